@@ -1,0 +1,65 @@
+"""hf_mia: whose data does a model give away? Membership inference for the Hugging Face ecosystem.
+
+Start with `hf_mia.core`, which holds the nouns. The names here are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hf_mia.attacks.relative import Relative as Relative
+    from hf_mia.attacks.shadow import LinearSVC as LinearSVC
+    from hf_mia.attacks.shadow import LogisticRegression as LogisticRegression
+    from hf_mia.attacks.shadow import ShadowClassifier as ShadowClassifier
+    from hf_mia.attacks.threshold import Threshold as Threshold
+    from hf_mia.core import Attack as Attack
+    from hf_mia.core import Evidence as Evidence
+    from hf_mia.core import Game as Game
+    from hf_mia.core import Model as Model
+    from hf_mia.core import Pool as Pool
+    from hf_mia.core import Probe as Probe
+    from hf_mia.core import Signal as Signal
+    from hf_mia.core import audit as audit
+    from hf_mia.models import language_model as language_model
+    from hf_mia.papers import PAPERS as PAPERS
+    from hf_mia.probes import Tokens as Tokens
+    from hf_mia.report import Estimate as Estimate
+    from hf_mia.report import Report as Report
+    from hf_mia.runner import Runner as Runner
+
+_HOMES = {
+    "PAPERS": "papers",
+    "Attack": "core",
+    "Estimate": "report",
+    "Evidence": "core",
+    "Game": "core",
+    "LinearSVC": "attacks.shadow",
+    "LogisticRegression": "attacks.shadow",
+    "Model": "core",
+    "Pool": "core",
+    "Probe": "core",
+    "Relative": "attacks.relative",
+    "Report": "report",
+    "Runner": "runner",
+    "ShadowClassifier": "attacks.shadow",
+    "Signal": "core",
+    "Threshold": "attacks.threshold",
+    "Tokens": "probes",
+    "audit": "core",
+    "language_model": "models",
+}
+
+__version__ = "0.1.0"
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hf_mia' has no attribute {name!r}: it has {__all__}.")
+    return getattr(import_module(f"hf_mia.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

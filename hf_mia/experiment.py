@@ -1,0 +1,194 @@
+"""An audit as a config describes it: whose texts, which target, which shadows, which attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+from hf_mia.config import change, changes_of, check_name, named
+from hf_mia.core import Attack
+from hf_mia.papers import PAPERS
+from hf_mia.recipes.language import LanguageRecipe
+from hf_mia.recipes.named import RECIPES
+from hf_mia.texts import Data
+
+Provenance = Literal["random_split", "canary", "post_hoc", "unknown"]
+BESIDE = ("auditmi", "auditmi-relative", "reference", "mean-rank", "mean-log-rank", "mean-loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Users:
+    """Who is in: N members, N non-members and 2N for the attacker, drawn by `seed`.
+
+    A model trains on a random `trained` share of each of its users' texts; of the texts that are asked about, a share
+    `held_out` is from the rest (0: all were trained on, 1: none was). Non-members' texts are cut the same way.
+    """
+
+    members: int = 100
+    seed: int = 0
+    trained: float = 1.0
+    held_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.trained <= 1 or not 0 <= self.held_out <= 1:
+            raise ValueError(
+                f"trained must be in (0, 1] and held_out in [0, 1], but are {self.trained}, {self.held_out}."
+            )
+        if self.held_out > 0 and self.trained == 1:
+            raise ValueError(
+                "held_out > 0 asks about texts that were not trained on, and trained = 1 leaves none: lower trained."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A target that was trained elsewhere, and who its members are: by name, in a file, or by a column of the data.
+
+    `provenance` says how membership came about: `random_split`, `canary`, `post_hoc` (members and non-members
+    were collected apart: a difference between them can look like a leak) or `unknown`.
+    """
+
+    model: str = ""
+    revision: str | None = None
+    members: tuple[str, ...] = ()
+    members_file: str | None = None
+    members_column: str | None = None
+    provenance: Provenance = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shadows:
+    """`count` shadows by the target's recipe, or by `recipe`; the i-th with the i-th of `changes`, over and over.
+
+    `data` are other texts to train them on (cross-domain); without, they get users of the target's data.
+    """
+
+    count: int = 10
+    recipe: LanguageRecipe | None = None
+    changes: tuple[Mapping[str, object], ...] = ()
+    data: Data | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Attacks run over and over with one field (dotted) set to each of `values`: a table and a curve."""
+
+    attacks: tuple[str, ...] = ("auditmi",)
+    field: str = "signal.top"
+    values: tuple[float | int | None, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that decides an audit's numbers."""
+
+    data: Data = Data()
+    split: Users = Users()
+    target: LanguageRecipe | Checkpoint = RECIPES["lstm"]
+    shadows: Shadows = Shadows()
+    attacks: Mapping[str, Attack] = field(default_factory=lambda: {name: PAPERS[name] for name in BESIDE})
+    sweeps: Mapping[str, Sweep] = field(default_factory=dict)
+    fprs: tuple[float, ...] = (0.01, 0.001)
+    confidence: float = 0.95
+
+
+def experiment(config: Mapping[str, object]) -> Experiment:
+    """An experiment from the fields of a config; ValueError for anything that does not fit."""
+    given = dict(config)
+    target = given.pop("target", "lstm")
+    attacks = given.pop("attacks", None)
+    sweeps = given.pop("sweeps", None) or {}
+    shadows = given.pop("shadows", None) or {}
+    result = change(Experiment(), given, "the config")
+    result = replace(result, target=named({**RECIPES, "checkpoint": Checkpoint()}, target, "target"))
+    if not isinstance(shadows, Mapping):
+        raise ValueError(f"shadows takes fields and values, but is {shadows!r}.")
+    recipe = shadows.get("recipe")
+    plain = change(Shadows(), {k: v for k, v in shadows.items() if k != "recipe"}, "shadows")
+    result = replace(
+        result, shadows=replace(plain, recipe=named(RECIPES, recipe, "shadows.recipe") if recipe else None)
+    )
+    if attacks is not None:
+        result = replace(result, attacks=_attacks(attacks))
+    return replace(result, sweeps=_sweeps(sweeps))
+
+
+def _attacks(specs: object) -> dict[str, Attack]:
+    if not isinstance(specs, Sequence) or isinstance(specs, str) or not specs:
+        raise ValueError(
+            f"attacks takes a list of names, or of fields with a `name`, but is {specs!r}: {sorted(PAPERS)}."
+        )
+    return {label(spec): named(PAPERS, spec, "attacks") for spec in specs}
+
+
+def _sweeps(specs: object) -> dict[str, Sweep]:
+    if not isinstance(specs, Mapping):
+        raise ValueError(f"sweeps takes a table's name and its fields, but is {specs!r}.")
+    sweeps = {str(name): change(Sweep(), spec, f"sweeps.{name}") for name, spec in specs.items()}
+    for sweep in sweeps.values():
+        for attack in sweep.attacks:
+            for value in sweep.values:
+                swept(attack, sweep.field, value)  # a wrong field shows now, not after hours
+    return sweeps
+
+
+def swept(attack: str, path: str, value: float | int | None) -> Attack:
+    """The named attack with the field at a dotted path changed."""
+    check_name(attack, PAPERS, "sweeps.attacks")
+    changes: object = value
+    for part in reversed(path.split(".")):
+        changes = {part: changes}
+    return change(PAPERS[attack], changes, attack)
+
+
+def label(spec: object) -> str:
+    """What a report calls an attack: its name, and what was changed."""
+    if not isinstance(spec, Mapping):
+        return str(spec)
+    changes = ", ".join(_flat({key: value for key, value in spec.items() if key != "name"}))
+    return f"{spec.get('name')} ({changes})" if changes else str(spec.get("name"))
+
+
+def _flat(changes: Mapping[str, object], prefix: str = "") -> list[str]:
+    parts: list[str] = []
+    for key, value in changes.items():
+        parts += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}={value}"]
+    return parts
+
+
+def mapping(experiment: Experiment) -> dict[str, object]:
+    """The fields of a config that `experiment` turns back into the same value: the resolved config."""
+    target, shadows = experiment.target, experiment.shadows
+    found: dict[str, object] = {"data": _plain(experiment.data), "split": _plain(experiment.split)}
+    if isinstance(target, Checkpoint):
+        found["target"] = {"name": "checkpoint", **_plain(target)}
+    else:
+        found["target"] = _recipe(target)
+    found["shadows"] = {
+        "count": shadows.count,
+        "recipe": _recipe(shadows.recipe) if shadows.recipe else None,
+        "changes": [dict(change) for change in shadows.changes],
+        "data": _plain(shadows.data) if shadows.data else None,
+    }
+    found["attacks"] = [_spec(name, attack) for name, attack in experiment.attacks.items()]
+    found["sweeps"] = {name: _plain(sweep) for name, sweep in experiment.sweeps.items()}
+    return found | {"fprs": list(experiment.fprs), "confidence": experiment.confidence}
+
+
+def _plain(value: object) -> dict[str, object]:
+    """A dataclass as YAML holds it: tuples as lists."""
+    values = {f.name: getattr(value, f.name) for f in fields(value)}  # type: ignore[arg-type]
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _recipe(recipe: LanguageRecipe) -> dict[str, object]:
+    name = next(name for name, known in RECIPES.items() if type(known) is type(recipe))
+    return {"name": name, **_plain(recipe)}
+
+
+def _spec(called: str, attack: Attack) -> object:
+    """The name of an attack and what differs from its entry of PAPERS."""
+    name = called.split(" (")[0]
+    changes = changes_of(attack, PAPERS[name])
+    return {"name": name, **changes} if changes else name

@@ -1,0 +1,82 @@
+"""The run folder: the resolved config, the evidence (Parquet), report.json and the figures. No pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import yaml
+
+from hf_mia.core import Evidence
+from hf_mia.experiment import Experiment, mapping
+from hf_mia.figures import curve_figure, histogram_figure, roc_figure, scores_figure
+from hf_mia.run import Played, report_json, write_json
+from hf_mia.signals.language import LogRankHistogram, vocabulary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hf_mia.runner import Runner
+
+
+def write_folder(folder: Path, experiment: Experiment, played: Played, ask: Runner) -> None:
+    """Write all of a run; what stood there under the same names is replaced, each file whole."""
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(mapping(experiment), sort_keys=False), encoding="utf-8")
+    for name, (target, shadows) in played.evidence.items():
+        place = folder / "evidence" / name.replace("/", "-")
+        place.mkdir(parents=True, exist_ok=True)
+        _write_evidence(target, place / "target.parquet")
+        for number, shadow in enumerate(shadows, 1):
+            _write_evidence(shadow, place / f"shadow-{number:03d}.parquet")
+    _write_figures(folder / "figures", experiment, played, ask)
+    write_json(report_json(experiment, played), folder / "report.json")
+
+
+def _write_evidence(evidence: Evidence, path: Path) -> None:
+    """One row a unit: its name, its membership (null: unknown), its features."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    member = pa.array(evidence.member, mask=np.isnan(evidence.member))
+    table = pa.table({"unit": list(evidence.names), "member": member, "features": list(evidence.features)})
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_evidence(path: Path) -> Evidence:
+    """The evidence that a run folder holds."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    features = np.array(table["features"].to_pylist(), dtype=np.float64)
+    member = table["member"].fill_null(float("nan")).to_numpy()
+    return Evidence(features, member, tuple(table["unit"].to_pylist()))
+
+
+def _write_figures(folder: Path, experiment: Experiment, played: Played, ask: Runner) -> None:
+    figures = {"roc": roc_figure([*played.reports.values(), played.control]), "scores": scores_figure(played.headline)}
+    figures["ranks"] = _rank_figure(played, ask)
+    for title, rows in played.sweeps.items():
+        sweep = experiment.sweeps[title]
+        drawn = [i for i, value in enumerate(sweep.values) if value is not None]
+        if len(drawn) > 1:
+            x = [float(sweep.values[i] or 0) for i in drawn]
+            series = {name: [row[i].auc for i in drawn] for name, row in rows.items()}
+            figures[f"sweep-{title}"] = curve_figure(x, series, sweep.field, "AUC", logx=max(x) > 20 * min(x) > 0)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def _rank_figure(played: Played, ask: Runner) -> Figure:
+    """The share of words at each rank, members against non-members, with the spread over users."""
+    signal = LogRankHistogram(bins=40)
+    answers = ask(played.target.model, signal.probe, played.target.pool.records)
+    counts = signal.read(answers, played.target.pool)
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    inside = played.target.member == 1
+    edges = np.exp(np.linspace(0, np.log1p(vocabulary(next(iter(answers)))), signal.bins + 1))
+    spread = tuple(1.96 * s.std(axis=0) / np.sqrt(len(s)) for s in (shares[inside], shares[~inside]))
+    return histogram_figure(
+        shares[inside].mean(0), shares[~inside].mean(0), edges, "1 + rank of the true word", (spread[0], spread[1])
+    )

@@ -1,0 +1,179 @@
+"""Models by name or folder: a transformers module, loaded when it is asked, and the collate that feeds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+import numpy as np
+
+from hf_mia.core import Batch, Collate, Item, Model
+from hf_mia.keys import folder_key
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+
+
+@dataclass(frozen=True, eq=False)
+class TextCollate(Collate):
+    """Texts for a causal language model: every token once, given all that stands before it.
+
+    A text opens with the tokenizer's BOS (or EOS) token where it has one, so that its first word is scored too. A text
+    longer than `context` tokens is scored in windows that overlap by half: each token once, none without a left
+    context. Rows are padded on the right, which a causal model never looks at.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    context: int | None = None
+    columns: ClassVar[tuple[str, ...]] = ("text",)
+
+    def encode(self, records: Mapping[str, Sequence[object]]) -> list[Item]:
+        texts = [str(text) for text in records["text"]]
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        opening = (
+            self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id
+        )
+        items = []
+        for record, ids in enumerate(encoded["input_ids"]):
+            starts = self._starts(encoded, record, len(ids))
+            items += self._windows(record, [] if opening is None else [opening], list(ids), starts)
+        return items
+
+    def _starts(self, encoded: object, record: int, size: int) -> list[int]:
+        """1 where a token begins a word; a slow tokenizer cannot tell, and calls every token a word."""
+        if not self.tokenizer.is_fast:
+            return [1] * size
+        words = encoded.word_ids(record)  # type: ignore[attr-defined]
+        return [int(i == 0 or word is None or word != words[i - 1]) for i, word in enumerate(words)]
+
+    def _windows(self, record: int, opening: list[int], ids: list[int], starts: list[int]) -> list[Item]:
+        ids, starts = opening + ids, [1] * len(opening) + starts
+        size = self.context or max(len(ids), 2)
+        items, done = [], 1  # position 0 has nothing before it
+        while done < len(ids):
+            left = 0 if done == 1 else done - size // 2
+            right = min(left + size, len(ids))
+            scored = [int(done <= i) for i in range(left, right)]
+            items.append(
+                Item(
+                    record, right - left, {"input_ids": ids[left:right], "starts": starts[left:right], "scored": scored}
+                )
+            )
+            done = right
+        return items
+
+    def pad(self, items: Sequence[Item]) -> Batch:
+        import torch
+
+        width = max(item.size for item in items)
+        arrays = {name: np.zeros((len(items), width), dtype=np.int64) for name in ("input_ids", "starts", "scored")}
+        mask = np.zeros((len(items), width), dtype=np.int64)
+        for row, item in enumerate(items):
+            mask[row, : item.size] = 1
+            for name, array in arrays.items():
+                array[row, : item.size] = item.values[name]
+        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {**batch, "scored": batch["scored"].bool(), "attention_mask": torch.from_numpy(mask)}
+
+
+def language_model(source: str | Path, revision: str | None = None) -> Model:
+    """A causal language model from a local folder or the Hub, as the auditor meets it.
+
+    Loads safetensors only and runs no code from the repository. Raises ValueError, with the way out, where the model
+    has no tokenizer, is an encoder, is an encoder-decoder, has pickled weights only, or wants remote code.
+    """
+    folder = Path(source) if Path(source).is_dir() else _download(str(source), revision)
+    config = _config(folder, str(source))
+    if not list(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"model {str(source)!r} has no safetensors weights, and pickled weights can run code. Convert "
+            "it where you trust it: `model.save_pretrained(folder)` writes safetensors."
+        )
+    collate = TextCollate(_tokenizer(folder, str(source)), _context(config))
+    name = str(source) if revision is None else f"{source}@{revision}"
+    return Model(name, folder_key(folder), collate, partial(_load, folder))
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    import hf_mia.recipes.recurrent  # noqa: F401  registers our architecture with the Auto classes
+
+    dtype = "auto" if torch.cuda.is_available() else torch.float32
+    return cast(
+        "PreTrainedModel",
+        AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, dtype=dtype).eval(),
+    )
+
+
+def _download(source: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(WEIGHTS)))
+    except GatedRepoError as error:
+        raise ValueError(f"model {source!r} is gated: accept its terms on the Hub, then `hf auth login`.") from error
+    except RevisionNotFoundError as error:
+        raise ValueError(f"model {source!r} has no revision {revision!r}: name a branch, tag or commit.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ValueError(
+            f"model {source!r} is neither a local folder nor a Hub id that you can see. Check the "
+            "spelling; for a private one, `hf auth login`."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ValueError(f"model {source!r} is no local folder, and the Hub could not be reached: {error}") from error
+
+
+def _config(folder: Path, source: str) -> PretrainedConfig:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    import hf_mia.recipes.recurrent  # noqa: F401  registers our architecture with the Auto classes
+
+    if not (folder / "config.json").exists():
+        raise ValueError(f"model {source!r} has no config.json: name a folder that `save_pretrained` wrote.")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        raise ValueError(
+            f"model {source!r} cannot be loaded by transformers alone: {error} If it wants code from its "
+            "repository, that code is not run here: name a model whose architecture is in transformers."
+        ) from error
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"model {source!r} is an encoder-decoder ({config.model_type}), and next-word audits need a "
+            "causal language model, such as GPT-2 or Llama."
+        )
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        raise ValueError(
+            f"model {source!r} is encoder-only ({config.model_type}): it fills in blanks and predicts no "
+            "next word. Name a causal language model, such as GPT-2 or Llama."
+        )
+    return cast("PretrainedConfig", config)
+
+
+def _tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"model {source!r} has no tokenizer that transformers can load ({error}). Save the one that "
+            "it was trained with beside it: `tokenizer.save_pretrained(folder)`."
+        ) from error
+
+
+def _context(config: PretrainedConfig) -> int | None:
+    """Positions that the model can take, or None where there is no such limit."""
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+    limits = [config.to_dict().get(name) for name in names]
+    return next((int(limit) for limit in limits if isinstance(limit, int) and limit > 1), None)

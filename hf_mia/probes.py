@@ -1,0 +1,91 @@
+"""How to ask a module. A probe answers compactly, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hf_mia.core import Batch, Probe
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Tokens(Probe):
+    """What a causal language model says of each token, given the true text before it.
+
+    Answers, each (rows, length): `token` (id), `start` (1 where it begins a word), `rank` (number of tokens with a
+    strictly higher logit, as AuditMI counts), `logprob` (nats), and `mean` and `deviation` of log p under p (for
+    Min-K%++); and `vocabulary` (rows, 1), the number of tokens ranked. The head is applied to `rows` hidden states at
+    a time, so logits of a whole batch never exist where the model's logits are its head's output.
+    """
+
+    rows: int = 32
+
+    def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        import torch
+
+        ids, scored = batch["input_ids"], batch["scored"]
+        before = scored[:, 1:]
+        target = ids[:, 1:][before]
+        with torch.inference_mode():
+            found = [_read(logits, target[at : at + len(logits)]) for at, logits in self._logits(module, batch, before)]
+            numbers = torch.cat([numbers for numbers, _ in found])
+            if not torch.isfinite(numbers).all():
+                raise ValueError(
+                    "the model answers with NaN or infinity: its weights are broken, or its dtype overflows."
+                )
+        answers = {"token": ids, "start": batch["starts"]}
+        for column, name in enumerate(("rank", "logprob", "mean", "deviation")):
+            whole = torch.zeros(ids.shape, dtype=torch.float32, device=ids.device)
+            whole[:, 1:][before] = numbers[:, column]
+            answers[name] = whole.int() if name == "rank" else whole
+        size = found[0][1]
+        return {**answers, "vocabulary": torch.full((len(ids), 1), size, dtype=torch.int32, device=ids.device)}
+
+    def _logits(
+        self, module: torch.nn.Module, batch: Batch, before: torch.Tensor
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Logits of the scored positions, `rows` at a time, with where each piece begins."""
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        head = _head(module, {name: tensor[:1, :8] for name, tensor in inputs.items()})
+        if head is None:
+            states, head = module(**inputs).logits[:, :-1][before], _identity
+        else:
+            states = module.base_model(**inputs).last_hidden_state[:, :-1][before]
+        for at in range(0, len(states), self.rows):
+            yield at, head(states[at : at + self.rows])
+
+
+def _identity(logits: torch.Tensor) -> torch.Tensor:
+    return logits
+
+
+def _head(module: torch.nn.Module, sample: Batch) -> torch.nn.Module | None:
+    """The output layer, if on a small sample it gives the model's own logits (no scaling, no soft cap after it)."""
+    import torch
+
+    head = module.get_output_embeddings()
+    if head is None or module.base_model is module:
+        return None
+    expected = module(**sample).logits
+    found = head(module.base_model(**sample).last_hidden_state)
+    return head if found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-4, atol=1e-4) else None
+
+
+def _read(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Rank, log p, mean and deviation of log p (n, 4) of the target tokens, and the number of tokens."""
+    import torch
+
+    logits = logits.float()
+    own = logits.gather(1, target[:, None])
+    rank = (logits > own).sum(1)
+    total = logits.logsumexp(1, keepdim=True)
+    logp = logits.sub_(total) if logits.is_inference() else logits - total
+    p = logp.exp()
+    mean = torch.linalg.vecdot(p, logp)
+    square = torch.linalg.vecdot(p.mul_(logp), logp)
+    deviation = (square - mean.square()).clamp_(min=0).sqrt_()
+    return torch.stack([rank.float(), (own - total)[:, 0], mean, deviation], dim=1), logits.shape[1]

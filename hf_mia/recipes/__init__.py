@@ -1,0 +1,54 @@
+"""How a model is trained. A recipe is a frozen dataclass whose fields are the paper's hyper-parameters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from hf_mia.core import Model
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+Progress = Callable[[int, int, str], None]  # steps done, steps in all, what to say beside the bar
+
+
+class Recipe(ABC):
+    """One way of making a model from records. Its `repr` is part of the key under which the model is cached."""
+
+    columns: ClassVar[tuple[str, ...]]
+    together: bool
+
+    @abstractmethod
+    def processor(self, outside: Iterable[str]) -> PreTrainedTokenizerBase:
+        """What turns records into numbers; a vocabulary, where one is built, sees only the texts `outside`."""
+
+    @abstractmethod
+    def train(
+        self,
+        records: Dataset,
+        processor: PreTrainedTokenizerBase,
+        seed: int,
+        folder: Path,
+        accelerator: Accelerator,
+        progress: Progress,
+    ) -> None:
+        """Train on the records and save model and processor in the folder; resume from what the folder holds."""
+
+    @abstractmethod
+    def steps(self, records: Dataset, processor: PreTrainedTokenizerBase) -> int:
+        """How many optimizer steps `train` takes on the records."""
+
+    @abstractmethod
+    def time(
+        self, records: Dataset, processor: PreTrainedTokenizerBase, folder: Path, accelerator: Accelerator
+    ) -> float:
+        """Seconds a step takes here, measured on a few; the folder is for scratch."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> Model:
+        """The model that `train` saved."""

@@ -1,0 +1,196 @@
+"""Next-word recipes: the paper's recurrent network from scratch, and any causal language model fine-tuned."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from hf_mia.core import Model
+from hf_mia.models import language_model
+from hf_mia.recipes import Progress, Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageRecipe(Recipe):
+    """Texts in one stream, each ended by EOS, cut into windows whose order is drawn anew in every epoch.
+
+    `window` is in tokens, `batch` in windows. `precision` and `compile` count on a GPU and are ignored on a CPU.
+    `together` trains one model on all processes (data parallel) where the default gives each process its own models.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("text",)
+    epochs: int
+    batch: int
+    window: int
+    learning_rate: float
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    momentum: float = 0.9
+    clip: float | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    together: bool = False
+
+    @abstractmethod
+    def module(self, processor: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The model before training."""
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The loss of logits (rows, length, V) for the next tokens (rows, length)."""
+
+    def train(
+        self,
+        records: Dataset,
+        processor: PreTrainedTokenizerBase,
+        seed: int,
+        folder: Path,
+        accelerator: Accelerator,
+        progress: Progress,
+    ) -> None:
+        import torch
+
+        from hf_mia.recipes.loop import fit
+
+        torch.manual_seed(seed)
+        module = self.module(processor)
+        fit(module, windows(records, processor, self.window), self, seed, folder, accelerator, progress)
+        if accelerator.is_main_process or not self.together:
+            module.to("cpu").save_pretrained(folder)
+            processor.save_pretrained(folder)
+
+    def steps(self, records: Dataset, processor: PreTrainedTokenizerBase) -> int:
+        return self.epochs * -(-len(windows(records, processor, self.window)) // self.batch)
+
+    def time(
+        self, records: Dataset, processor: PreTrainedTokenizerBase, folder: Path, accelerator: Accelerator
+    ) -> float:
+        from hf_mia.recipes.loop import fit
+
+        module, some = self.module(processor), windows(records, processor, self.window)[: 5 * self.batch]
+        marks: list[float] = []
+        for _ in range(2):  # the first round warms up
+            begin = perf_counter()
+            fit(module, some, replace(self, epochs=1), 0, folder, accelerator, lambda done, total, note: None)
+            marks.append(perf_counter() - begin)
+        return marks[-1] / -(-len(some) // self.batch)
+
+    def load(self, folder: Path) -> Model:
+        return language_model(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recurrent(LanguageRecipe):
+    """AuditMI's next-word model with the paper's numbers (Song and Shmatikov 2019): one LSTM or GRU of 128 units.
+
+    The loss is summed over time and averaged over the batch, and gradients are clipped at norm 5.
+    """
+
+    cell: Literal["lstm", "gru"] = "lstm"
+    vocabulary: int = 5000
+    lowercase: bool = True
+    embedding: int = 256
+    hidden: int = 128
+    dropout: float = 0.25
+    epochs: int = 30
+    batch: int = 20
+    window: int = 35
+    learning_rate: float = 1e-3
+    clip: float | None = 5.0
+
+    def processor(self, outside: Iterable[str]) -> PreTrainedTokenizerBase:
+        from hf_mia.recipes.vocabulary import word_tokenizer
+
+        return word_tokenizer(outside, self.vocabulary, self.lowercase)
+
+    def module(self, processor: PreTrainedTokenizerBase) -> PreTrainedModel:
+        from hf_mia.recipes.recurrent import RecurrentConfig, RecurrentForCausalLM
+
+        return RecurrentForCausalLM(
+            RecurrentConfig(
+                len(processor),
+                self.embedding,
+                self.hidden,
+                self.dropout,
+                self.cell,
+                eos_token_id=processor.eos_token_id,
+                pad_token_id=processor.pad_token_id,
+            )
+        )
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / len(targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalLM(LanguageRecipe):
+    """Any causal language model of transformers, fine-tuned from `model`, or trained from its configuration alone.
+
+    `model` is a Hub id or a folder; its own tokenizer is used. The loss is the mean over tokens.
+    """
+
+    model: str
+    revision: str | None = None
+    pretrained: bool = True
+    epochs: int = 3
+    batch: int = 8
+    window: int = 128
+    learning_rate: float = 5e-5
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    clip: float | None = 1.0
+
+    def processor(self, outside: Iterable[str]) -> PreTrainedTokenizerBase:
+        from hf_mia.models import TextCollate
+
+        collate = language_model(self.model, self.revision).collate
+        assert isinstance(collate, TextCollate)
+        return collate.tokenizer
+
+    def module(self, processor: PreTrainedTokenizerBase) -> PreTrainedModel:
+        from transformers import AutoModelForCausalLM, PreTrainedModel
+
+        pretrained = language_model(self.model, self.revision).load()
+        assert isinstance(pretrained, PreTrainedModel)
+        if self.pretrained:
+            return pretrained
+        module = AutoModelForCausalLM.from_config(pretrained.config)
+        assert isinstance(module, PreTrainedModel)
+        return module
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+def windows(records: Dataset, processor: PreTrainedTokenizerBase, window: int) -> torch.Tensor:
+    """The stream of all texts cut into (n, window + 1) tokens, inputs and, shifted by one, targets; the rest dropped."""
+    import torch
+
+    if processor.eos_token_id is None:
+        raise ValueError("the tokenizer has no EOS token to end each text with: set `tokenizer.eos_token` and save it.")
+    stream = torch.from_numpy(np.concatenate(list(_streams(records, processor))))
+    if len(stream) <= window:
+        raise ValueError(f"training needs more than window = {window} tokens, but the texts have {len(stream)}.")
+    return stream.unfold(0, window + 1, window)
+
+
+def _streams(
+    records: Dataset, processor: PreTrainedTokenizerBase
+) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int32]]]:
+    for rows in records.select_columns(["text"]).iter(batch_size=4096):
+        encoded = processor(rows["text"], add_special_tokens=False, return_attention_mask=False, verbose=False)
+        yield np.concatenate([np.array([*ids, processor.eos_token_id], dtype=np.int32) for ids in encoded["input_ids"]])

@@ -1,0 +1,178 @@
+"""Playing an experiment: every attack on one setting, the control beside it, and the folder that holds it all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from hf_mia.controls import blind_scores
+from hf_mia.core import Attack, Evidence, Floats, Game, decide, gather
+from hf_mia.experiment import Experiment, swept
+from hf_mia.progress import bar
+from hf_mia.report import Estimate, Report
+from hf_mia.runner import Runner
+from hf_mia.setting import Setting, games
+
+LIMITS = (
+    "Membership inference is evidence, not proof: a score says how much more likely membership is, for this model, "
+    "these units and this attack.",
+    "A weak result bounds the attacks tried here, not all attacks.",
+    "Thresholds were chosen on shadows; intervals cover the sampling of units, not the retraining of the target.",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """What an audit found: a report an attack, the reports of each sweep's table, and the blind control."""
+
+    reports: Mapping[str, Report]
+    evidence: Mapping[str, tuple[Evidence, list[Evidence]]] = field(repr=False)
+    sweeps: Mapping[str, Mapping[str, list[Report]]]
+    control: Report
+    target: Game
+    facts: Mapping[str, object]
+
+    @property
+    def headline(self) -> Report:
+        """The first attack named in the config: chosen before anything was measured."""
+        return next(iter(self.reports.values()))
+
+    def above_control(self, report: Report) -> Estimate:
+        """By how much an attack's AUC is above the blind control's, on the same units."""
+        return report.auc_above(self.control)
+
+    def verdict(self, report: Report) -> str:
+        """`leak` where an attack beats both chance and the blind control by their intervals, else `inconclusive`."""
+        above = self.above_control(report)
+        beats = above.low is not None and above.low > 0 and report.auc.low is not None and report.auc.low > 0.5
+        return "leak" if beats else "inconclusive"
+
+
+def play(setting: Setting, cache: Path) -> Played:
+    """Train and ask what the cache lacks, then run every attack; every number comes from cached answers."""
+    experiment = setting.experiment
+    target, shadows = games(setting, cache)
+    ask = Runner(cache)
+    evidence, reports = {}, {}
+    sweeps: dict[str, dict[str, list[Report]]] = {}
+    total = len(experiment.attacks) + sum(len(s.attacks) * len(s.values) for s in experiment.sweeps.values())
+    with bar("attacking") as progress:
+        for name, attack in experiment.attacks.items():
+            evidence[name] = gather(attack, target, shadows, ask)
+            reports[name] = _decided(experiment, attack, evidence[name], target.member, name)
+            progress(len(reports), total, name)
+        for title, sweep in experiment.sweeps.items():
+            for name in sweep.attacks:
+                row = sweeps.setdefault(title, {}).setdefault(name, [])
+                for value in sweep.values:
+                    attack = swept(name, sweep.field, value)
+                    called = f"{name} ({sweep.field}={value})"
+                    row.append(
+                        _decided(experiment, attack, gather(attack, target, shadows, ask), target.member, called)
+                    )
+                    done = len(reports) + sum(len(r) for rows in sweeps.values() for r in rows.values())
+                    progress(done, total, called)
+    blind = blind_scores(_texts(target), target.member == 1)
+    control = replace(next(iter(reports.values())), name="blind (no model)", scores=blind, threshold=0.0)
+    return Played(reports, evidence, sweeps, control, target, _facts(setting, target, ask))
+
+
+def _decided(
+    experiment: Experiment, attack: Attack, evidence: tuple[Evidence, list[Evidence]], member: Floats, name: str
+) -> Report:
+    report = decide(attack, *evidence, member, name)
+    return replace(report, fprs=experiment.fprs, confidence=experiment.confidence)
+
+
+def _texts(game: Game) -> Iterator[Iterable[str]]:
+    """Each unit's texts, in the pool's order of units."""
+    order = np.argsort(game.pool.unit, kind="stable")
+    for rows in np.split(order, np.cumsum(np.bincount(game.pool.unit))[:-1]):
+        yield game.pool.records.select(rows)["text"]
+
+
+def _facts(setting: Setting, target: Game, ask: Runner) -> dict[str, object]:
+    """What a reader needs beside the scores: who and how much was asked, and both sides' share of unknown words."""
+    from importlib.metadata import version
+
+    from hf_mia.models import TextCollate
+    from hf_mia.probes import Tokens
+
+    assert isinstance(target.model.collate, TextCollate)
+    unknown = target.model.collate.tokenizer.unk_token_id
+    words, misses, start = np.zeros(2), np.zeros(2), 0
+    for chunk in ask(target.model, Tokens(), target.pool.records):
+        offsets, tokens = chunk["token"].offsets, chunk["token"].values
+        side = target.member[target.pool.unit[start : start + len(offsets) - 1]].astype(int)
+        start += len(side)
+        words += np.bincount(side, np.diff(offsets), minlength=2)
+        missed = np.diff(np.concatenate([[0], np.cumsum(tokens == unknown)])[offsets])
+        misses += np.bincount(side, missed, minlength=2)
+    share = misses / np.maximum(words, 1)
+    return {
+        "target": {"name": target.model.name, "key": target.model.key},
+        "access": "rank and log-probability of each true next token, given the true text before it",
+        "users": {
+            "members": int(target.member.sum()),
+            "non_members": int((1 - target.member).sum()),
+            "attacker": len(setting.split.attackers),
+            "shadows": len(setting.split.shadows),
+        },
+        "texts_asked": len(target.pool.records),
+        "tokens_asked": int(words.sum()),
+        "unknown_word_share": {"members": float(share[1]), "non_members": float(share[0])},
+        "versions": {name: version(name) for name in ("hf_mia", "torch", "transformers", "datasets", "scikit-learn")},
+    }
+
+
+def report_json(experiment: Experiment, played: Played) -> dict[str, object]:
+    """Everything that was found, as JSON holds it: no NaN, numbers to the last bit."""
+
+    def one(report: Report) -> dict[str, object]:
+        estimates = {name: _plain(estimate) for name, estimate in report.summary().items()}
+        return {
+            "report": report.to_dict(),
+            "estimates": estimates,
+            "verdict": played.verdict(report),
+            "auc_above_control": _plain(played.above_control(report)),
+        }
+
+    attacks = {
+        name: {"attack": repr(experiment.attacks[name]), **one(report)} for name, report in played.reports.items()
+    }
+    tables = {
+        title: {
+            "field": experiment.sweeps[title].field,
+            "values": list(experiment.sweeps[title].values),
+            "rows": {name: [one(report) for report in row] for name, row in rows.items()},
+        }
+        for title, rows in played.sweeps.items()
+    }
+    control = {
+        "report": played.control.to_dict(),
+        "estimates": {k: _plain(v) for k, v in played.control.summary().items()},
+    }
+    return {
+        "verdict": played.verdict(played.headline),
+        "headline": played.headline.name,
+        **played.facts,
+        "attacks": attacks,
+        "sweeps": tables,
+        "control": control,
+        "limits": list(LIMITS),
+    }
+
+
+def _plain(estimate: Estimate) -> dict[str, float | None]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def write_json(content: object, path: Path) -> None:
+    """Strict JSON, put in place whole."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    temporary.replace(path)

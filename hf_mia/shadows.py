@@ -1,0 +1,150 @@
+"""Who trains on what, and the training itself: the only place that trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_mia.core import Floats, Game, Integers, Pool
+from hf_mia.keys import content_key, records_key
+from hf_mia.progress import bar
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from hf_mia.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Split:
+    """AuditMI's split of users (indices into a list of all users): 4N of them, and k random halves of the last 2N.
+
+    `members` and `nonmembers` (N each) are the target's; `attackers` (2N) are the attacker's, each shadow trains on
+    one row of `shadows` (k, N) and has the other N attackers as non-members; `rest` are in no one's hands.
+    """
+
+    members: Integers
+    nonmembers: Integers
+    attackers: Integers
+    shadows: tuple[Integers, ...]
+    rest: Integers
+
+    @property
+    def candidates(self) -> Integers:
+        return np.concatenate([self.members, self.nonmembers])
+
+
+def split_users(users: int, members: int, shadows: int, seed: int) -> Split:
+    """Shuffle the users, then: N members, N non-members, 2N for the attacker (Song and Shmatikov 2019; public code).
+
+    Raises ValueError where there are fewer than 2 users a side, or fewer than the 4N (2N without shadows) it takes.
+    """
+    needed = (4 if shadows else 2) * members
+    if members < 2:
+        raise ValueError(f"split.members must be at least 2 users a side, but is {members}.")
+    if needed > users:
+        raise ValueError(
+            f"split.members = {members} takes {needed} users (members, as many non-members"
+            f"{', twice as many for the shadows' if shadows else ''}), but the data has {users}: "
+            f"set split.members to {users // (needed // members)} or less."
+        )
+    order = np.random.default_rng(seed).permutation(users)
+    return halves(order[:members], order[members : 2 * members], order[2 * members :], shadows, seed)
+
+
+def halves(members: Integers, nonmembers: Integers, others: Integers, shadows: int, seed: int) -> Split:
+    """The split for members and non-members already chosen: the first 2N `others` go to the attacker's k shadows."""
+    attackers = others[: 2 * len(members)] if shadows else others[:0]
+    draws = (np.random.default_rng([seed, shadow]).permutation(attackers) for shadow in range(shadows))
+    trained = tuple(np.sort(draw[: len(attackers) // 2]) for draw in draws)
+    return Split(members, nonmembers, attackers, trained, others[len(attackers) :])
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One model to train: the recipe, the rows it sees, its seed, and what to call it."""
+
+    name: str
+    recipe: Recipe
+    records: Dataset
+    processor: PreTrainedTokenizerBase
+    seed: int
+
+    def folder(self, cache: Path) -> Path:
+        """Where the cache keeps the model: a name made of everything that decides its weights."""
+        key = content_key(
+            [
+                repr(replace(self.recipe)),
+                records_key(self.records, self.recipe.columns),
+                tokenizer_key(self.processor),
+                str(self.seed),
+            ]
+        )
+        return cache / "models" / key
+
+
+def tokenizer_key(processor: PreTrainedTokenizerBase) -> str:
+    """The content of a tokenizer: its words, rules and special tokens."""
+    vocabulary = json.dumps(sorted(processor.get_vocab().items()))
+    rules = processor.backend_tokenizer.to_str() if processor.is_fast else type(processor).__name__
+    return content_key([vocabulary, rules, json.dumps(processor.special_tokens_map, sort_keys=True, default=str)])
+
+
+def train(jobs: Sequence[Job], cache: Path) -> list[Path]:
+    """Train what the cache lacks and return every model's folder, in order.
+
+    Under `torchrun` or `accelerate launch`, process r trains missing jobs r, r + world, ...; a recipe with
+    `together` trains each job on all processes instead. A finished model appears in one rename; an interrupted one
+    resumes from its last epoch.
+    """
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=7))  # others wait while one process trains
+    accelerator = Accelerator(kwargs_handlers=[patient])
+    folders = [job.folder(cache) for job in jobs]
+    missing = [(job, folder) for job, folder in zip(jobs, folders, strict=True) if not folder.exists()]
+    accelerator.wait_for_everyone()  # all have seen the same folders before any appears
+    own = [
+        pair
+        for i, pair in enumerate(missing)
+        if pair[0].recipe.together or i % accelerator.num_processes == accelerator.process_index
+    ]
+    for number, (job, folder) in enumerate(own):
+        _train(job, folder, accelerator, f"{job.name} ({number + 1} of {len(own)} here)")
+    accelerator.wait_for_everyone()
+    return folders
+
+
+def _train(job: Job, folder: Path, accelerator: Accelerator, title: str) -> None:
+    unfinished = folder.with_suffix(".unfinished")
+    unfinished.mkdir(parents=True, exist_ok=True)
+    with bar(f"training {title}", position=accelerator.process_index) as progress:
+        job.recipe.train(job.records, job.processor, job.seed, unfinished, accelerator, progress)
+    if job.recipe.together and not accelerator.is_main_process:
+        return
+    for leftover in unfinished.glob("checkpoint.safetensors*"):
+        leftover.unlink()
+    about = {"name": job.name, "recipe": repr(job.recipe), "seed": job.seed, "records": len(job.records)}
+    (unfinished / "training.json").write_text(json.dumps(about, indent=2))
+    try:
+        os.replace(unfinished, folder)
+    except OSError:  # another run put the same model there first
+        if not folder.exists():
+            raise
+        shutil.rmtree(unfinished)
+
+
+def game(name: str, recipe: Recipe, folder: Path, pool: Pool, members: set[str], known: bool) -> Game:
+    """The trained model beside a pool: a shadow where membership is `known`, else a target."""
+    member: Floats = np.array([float(name in members) for name in pool.names])
+    return Game(replace(recipe.load(folder), name=name), pool, member, known)

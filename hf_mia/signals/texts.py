@@ -1,0 +1,107 @@
+"""Signals side by side, and which of a user's texts to read: wrappers around any signal."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from zlib import crc32
+
+import numpy as np
+
+from hf_mia.core import Answers, Booleans, Floats, Integers, Pool, Probe, Signal
+from hf_mia.signals.language import frequencies
+
+
+@dataclass(frozen=True)
+class Beside(Signal):
+    """The features of several signals side by side, all read off one probe's answers."""
+
+    signals: tuple[Signal, ...]
+
+    def __post_init__(self) -> None:
+        if len({repr(signal.probe) for signal in self.signals}) != 1:
+            raise ValueError(f"signals must share one probe, but have {[signal.probe for signal in self.signals]}.")
+
+    @property
+    def probe(self) -> Probe:  # type: ignore[override]
+        return self.signals[0].probe
+
+    def measure(self, answers: Answers) -> Floats:
+        return np.hstack([signal.measure(answers) for signal in self.signals])
+
+    def learn(self, answers: Iterable[Answers]) -> Beside:
+        return Beside(tuple(signal.learn(answers) for signal in self.signals))
+
+    def read(self, answers: Iterable[Answers], pool: Pool, keep: Booleans | None = None) -> Floats:
+        return np.hstack([signal.read(answers, pool, keep) for signal in self.signals])
+
+
+@dataclass(frozen=True)
+class FewTexts(Signal):
+    """A signal read from only `texts` texts of each user, those of highest `priority`; users with fewer give all."""
+
+    signal: Signal
+    texts: int
+
+    def __post_init__(self) -> None:
+        if self.texts < 1:
+            raise ValueError(f"texts must be at least 1 a user, but is {self.texts}.")
+
+    @property
+    def probe(self) -> Probe:  # type: ignore[override]
+        return self.signal.probe
+
+    @abstractmethod
+    def priority(self, answers: Answers) -> Floats:
+        """A number for each text (records,); the highest are read."""
+
+    def measure(self, answers: Answers) -> Floats:
+        return self.signal.measure(answers)
+
+    def learn(self, answers: Iterable[Answers]) -> Signal:
+        return replace(self, signal=self.signal.learn(answers))
+
+    def read(self, answers: Iterable[Answers], pool: Pool, keep: Booleans | None = None) -> Floats:
+        priority = np.concatenate([self.priority(chunk) for chunk in answers])
+        order = np.lexsort((-priority, pool.unit))
+        first = np.concatenate([[0], np.cumsum(np.bincount(pool.unit, minlength=len(pool.names)))[:-1]])
+        chosen = np.empty(len(order), dtype=bool)
+        chosen[order] = np.arange(len(order)) - first[pool.unit[order]] < self.texts
+        return self.signal.read(answers, pool, chosen if keep is None else chosen & keep)
+
+
+@dataclass(frozen=True)
+class RandomTexts(FewTexts):
+    """A signal read from `texts` random texts of each user; the draw hangs on the texts' words and the seed alone."""
+
+    seed: int = 0
+
+    def priority(self, answers: Answers) -> Floats:
+        tokens, offsets = answers["token"].values.astype(np.int64), answers["token"].offsets
+        pieces = (tokens[a:b].tobytes() for a, b in zip(offsets[:-1], offsets[1:], strict=True))
+        return np.array([crc32(piece, self.seed) for piece in pieces], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class RarestTexts(FewTexts):
+    """A signal read from the `texts` texts of each user whose words are rarest in the attacker's own texts.
+
+    A text's rarity is the mean over its words of -log((1 + count) / (1 + all)), with counts from the shadows' texts.
+    """
+
+    rarity: Floats | None = field(default=None, repr=False, compare=False)
+
+    def learn(self, answers: Iterable[Answers]) -> Signal:
+        counts: Integers = frequencies(answers)
+        return replace(self, signal=self.signal.learn(answers), rarity=-np.log((1 + counts) / (1 + counts.sum())))
+
+    def priority(self, answers: Answers) -> Floats:
+        if self.rarity is None or len(self.rarity) == 0:
+            raise ValueError(
+                "RarestTexts counts words in the shadows' texts, and there are no shadows: set "
+                "shadows.count to 1 or more, or take RandomTexts."
+            )
+        tokens, offsets = answers["token"].values.astype(np.int64), answers["token"].offsets
+        sums = np.diff(np.concatenate([[0.0], np.cumsum(self.rarity[tokens])])[offsets])
+        return np.asarray(sums / np.maximum(np.diff(offsets), 1), dtype=np.float64)

@@ -1,0 +1,151 @@
+"""Texts and the users who wrote them, from anything that `datasets.load_dataset` opens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_mia.core import Booleans, Integers, Pool
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+DOCSTRINGS = "docstrings"
+BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".txt": "text"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where texts come from: a Hub id, a local folder or file, or `docstrings`, the embedded default.
+
+    `user` names the column of users; without one, every `texts_per_user` consecutive texts are a pseudo-user.
+    `least` leaves out users with fewer texts. `users` caps how many users the embedded default reads.
+    """
+
+    path: str = DOCSTRINGS
+    name: str | None = None
+    revision: str | None = None
+    split: str = "train"
+    text: str = "text"
+    user: str | None = "user"
+    texts_per_user: int | None = None
+    least: int = 1
+    users: int = 200
+
+
+def load_texts(data: Data) -> Pool:
+    """All texts with their users, sorted by name; empty and whitespace texts are dropped, and said to be.
+
+    Raises ValueError where a column is unknown, a file is not UTF-8, or nothing is left.
+    """
+    records = _load(data)
+    _check_column("data.text", data.text, records)
+    if data.user is not None:
+        _check_column("data.user", data.user, records)
+    texts = [str(text).strip() if text is not None else "" for text in records[data.text]]
+    filled: Booleans = np.array([bool(text) for text in texts], dtype=bool)
+    if not filled.all():
+        logger.warning("%d of %d texts are empty and are left out.", (~filled).sum(), len(texts))
+    users = _users(data, records, filled)
+    names, unit, counts = np.unique(users, return_inverse=True, return_counts=True)
+    if (counts < data.least).any():
+        logger.warning(
+            "%d of %d users have fewer than data.least = %d texts and are left out.",
+            (counts < data.least).sum(),
+            len(names),
+            data.least,
+        )
+    rows = np.flatnonzero(filled)[counts[unit] >= data.least]
+    if len(rows) == 0:
+        raise ValueError(f"data.path = {data.path!r} has no user with {data.least} texts that are not empty.")
+    columns = records.select_columns([data.text])
+    columns = columns if data.text == "text" else columns.rename_column(data.text, "text")
+    names, unit = np.unique(users[counts[unit] >= data.least], return_inverse=True)
+    return Pool(columns.select(rows), unit.astype(np.int64), tuple(str(name) for name in names))
+
+
+def of_users(corpus: Pool, users: Integers, rows: Booleans | None = None) -> Pool:
+    """The part of a pool that belongs to some of its users (indices), and to the given rows (n,) if any."""
+    wanted = np.isin(corpus.unit, users)
+    chosen = np.flatnonzero(wanted if rows is None else wanted & rows)
+    order = np.sort(users)
+    unit = np.searchsorted(order, corpus.unit[chosen])
+    return Pool(corpus.records.select(chosen), unit, tuple(corpus.names[i] for i in order))
+
+
+def shuffled_share(corpus: Pool, share: float, seed: int) -> Booleans:
+    """A random `share` of each user's texts (n,), rounded up: the same rows whatever the order of the users."""
+    order = np.lexsort((np.random.default_rng(seed).random(len(corpus.unit)), corpus.unit))
+    counts = np.bincount(corpus.unit, minlength=len(corpus.names))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rank < np.ceil(share * counts)[corpus.unit]
+
+
+def _load(data: Data) -> Dataset:
+    from datasets import load_dataset
+
+    if data.path == DOCSTRINGS:
+        from hf_mia.docstrings import docstring_sentences
+
+        return docstring_sentences(data.users)
+    path = Path(data.path).expanduser()
+    try:
+        if path.is_file():
+            kind = BUILDERS.get(path.suffix)
+            if kind is None:
+                raise ValueError(f"data.path = {data.path!r} ends in {path.suffix!r}: files can be {sorted(BUILDERS)}.")
+            return load_dataset(kind, data_files=str(path), split=data.split)
+        return load_dataset(
+            str(path) if path.is_dir() else data.path, data.name, split=data.split, revision=data.revision
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data.path = {data.path!r} is not UTF-8: save it as UTF-8 first.") from error
+    except (OSError, RuntimeError) as error:
+        cause = error.__cause__ or error
+        hint = " It is not UTF-8: save it as UTF-8 first." if "UTF" in str(cause) or "utf-8" in str(cause) else ""
+        raise ValueError(f"data.path = {data.path!r} could not be loaded: {cause}.{hint}") from error
+
+
+def _check_column(field: str, column: str, records: Dataset) -> None:
+    if column not in records.column_names:
+        raise ValueError(f"{field} = {column!r} is no column of the data: it has {records.column_names}.")
+
+
+def _users(data: Data, records: Dataset, filled: Booleans) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
+    """The user of each text that is not empty."""
+    if data.user is not None:
+        users: Sequence[object] = records.select_columns([data.user])[data.user]
+        return np.array([str(user) for user, f in zip(users, filled, strict=True) if f])
+    if data.texts_per_user is None:
+        raise ValueError("data.user is null, so data.texts_per_user must say how many texts make a pseudo-user.")
+    number = np.arange(int(filled.sum())) // data.texts_per_user
+    return np.array([f"pseudo-user {i:06d}" for i in number])
+
+
+def marked_users(data: Data, column: str) -> list[str]:
+    """The users whose texts all have 1 (or true) in a column; ValueError for other values or users with both."""
+    if data.user is None:
+        raise ValueError("target.members_column marks users, so data.user must name the column of users.")
+    records = _load(data)
+    _check_column("target.members_column", column, records)
+    users = np.array([str(user) for user in records[data.user]])
+    marks = np.array([-1 if mark is None else int(mark) for mark in records[column]])
+    if not np.isin(marks, (0, 1)).all():
+        raise ValueError(
+            f"target.members_column = {column!r} must be 1 or 0 in every row, but holds "
+            f"{sorted(set(marks.tolist()) - {0, 1})[:3]} (-1: empty)."
+        )
+    inside, outside = set(users[marks == 1]), set(users[marks == 0])
+    if inside & outside:
+        raise ValueError(
+            f"target.members_column = {column!r} marks some texts of a user 1 and others 0, such as "
+            f"{sorted(inside & outside)[:3]}: a user is in or out as a whole."
+        )
+    return sorted(inside)
