@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from hf_mia.core import Probe as Probe
     from hf_mia.core import Signal as Signal
     from hf_mia.core import audit as audit
+    from hf_mia.estimates import Estimate as Estimate
     from hf_mia.models import language_model as language_model
     from hf_mia.papers import PAPERS as PAPERS
     from hf_mia.probes import Tokens as Tokens
-    from hf_mia.report import Estimate as Estimate
     from hf_mia.report import Report as Report
     from hf_mia.runner import Runner as Runner
 
 _HOMES = {
     "PAPERS": "papers",
     "Attack": "core",
-    "Estimate": "report",
+    "Estimate": "estimates",
     "Evidence": "core",
     "Game": "core",
     "LinearSVC": "attacks.shadow",

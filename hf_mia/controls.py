@@ -134,12 +134,12 @@ def _rare_share(counts: csr_matrix, train: Bools) -> Floats:
     own = np.repeat(train, np.diff(counts.indptr))  # a training unit is not its own neighbour
     rare = np.where(others - own <= 0, counts.data, 0.0)
     unit = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    total = np.asarray(counts.sum(axis=1)).ravel()
-    return np.bincount(unit, rare, minlength=counts.shape[0]) / np.maximum(total, 1)
+    total = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+    return np.asarray(np.bincount(unit, rare, minlength=len(total)) / np.maximum(total, 1), dtype=np.float64)
 
 
 def _normal_scores(scores: Floats) -> Floats:
-    """The normal quantiles of the (mid-)ranks: (rank - 1/2) / n (Blom 1958 lists this and its relatives)."""
+    """The normal quantiles of (rank - 1/2) / n, ties at their middle rank: one scale for the scores of every fold."""
     from scipy.special import ndtri
     from scipy.stats import rankdata
 

@@ -34,10 +34,10 @@ _SKIPPED = re.compile(r"test_.*|(.*_|conf)?tests?|testing|modular_.*|_*vendor.*|
 _QUOTED = re.compile(r'("""|\'\'\').*?\1', re.DOTALL)
 _FULL_STOP = re.compile(r"[.!?](?=[\s\"']|$)")
 _RULE = re.compile(r"[^A-Za-z]*$|[|+]")  # underlines, tables
-_ADMONITION = re.compile(r"\.\. (note|warning|tip|important|caution|attention|hint)::\s*")
+_ADMONITION = re.compile(r"\.\. (note|warning|tip|important|caution|attention|hint)::")
 _HEAD = re.compile(
-    r"(:\w[^:]*:|[-*+•]|\(?(\d{1,2}|[a-z])[.)])(\s+|$)"  # :param x:   -   1.   (a)
-    r"|[\w.*`'\"\[\]]+(, *[\w.*`'\"]+)*\s*(\((?:[^()]|\([^()]*\))*\))?(?P<numpy>\s*):(\s+|$)"  # x (int):   x : int
+    r"(:\w[^:]*:|[-*+•]|\(?(\d{1,2}|[a-z])[.)]|\.\. \w+::)(\s+|$)"  # :param x:   -   1.   (a)   .. note::
+    r"|[\w.*`'\"\[\]]+(, *[\w.*`'\"]+)*(\s*\((?:[^()]|\([^()]*\))*\))?(?P<numpy>\s*):(\s+|$)"  # x (int):   x : int
 )
 _MARKED = re.compile(r"[`\[*<\\]")
 _MARKUP = (
@@ -185,10 +185,10 @@ def _prose_lines(doc: str) -> Iterator[tuple[int, str]]:
         doctest = bool(line) and (doctest or line.startswith((">>>", "In [")))
         if literal is not None and line and at <= literal:
             literal = None
-        if literal is None and (line.endswith("::") or (line.startswith(".. ") and not _ADMONITION.match(line))):
+        if literal is None and line.startswith(".. ") | line.endswith("::") and not _ADMONITION.match(line):
             literal = at
         hidden = fence or doctest or literal is not None or _RULE.match(line)
-        yield at, "" if hidden else _ADMONITION.sub("", line)
+        yield at, "" if hidden else line
 
 
 def _is_prose(text: str) -> bool:
@@ -196,5 +196,5 @@ def _is_prose(text: str) -> bool:
     words = text.split()
     whole = text[:1].isupper() and text[-1] in ".!?" and text.count("(") == text.count(")") and text.count('"') % 2 == 0
     plain = text.isascii() and not _CODE.search(text) and 6 * len(_NAME.findall(text)) <= len(words)
-    letters = 4 * sum(map(str.isalpha, text)) >= 3 * len(text)
+    letters = 4 * sum(map(str.isalpha, text)) >= 3 * sum(map(len, words))
     return SHORTEST <= len(words) <= LONGEST and whole and plain and letters and _GLUE.search(text) is not None

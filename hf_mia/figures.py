@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from hf_mia.report import Estimate, Report, roc
+from hf_mia.estimates import Estimate, roc
+from hf_mia.report import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

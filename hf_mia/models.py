@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 
-from hf_mia.core import Batch, Collate, Item, Model
+from hf_mia.collate import Batch, Collate, Item
+from hf_mia.core import Model
 from hf_mia.keys import folder_key
 
 if TYPE_CHECKING:
@@ -114,8 +115,14 @@ def _load(folder: Path) -> PreTrainedModel:
 
 def _download(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(WEIGHTS)))

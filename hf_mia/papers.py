@@ -6,8 +6,15 @@ from hf_mia.attacks.relative import Relative
 from hf_mia.attacks.shadow import LogisticRegression, ShadowClassifier
 from hf_mia.attacks.threshold import Threshold
 from hf_mia.core import Attack
-from hf_mia.signals.language import FrequencyRankHistogram, LogRankHistogram, MeanLogRank, MeanLoss, MeanRank
-from hf_mia.signals.language import ProbabilityHistogram, RankHistogram
+from hf_mia.signals.language import (
+    FrequencyRankHistogram,
+    LogRankHistogram,
+    MeanLogRank,
+    MeanLoss,
+    MeanRank,
+    ProbabilityHistogram,
+    RankHistogram,
+)
 from hf_mia.signals.texts import Beside
 
 PAPERS: dict[str, Attack] = {

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hf_mia.core import Batch, Probe
+from hf_mia.collate import Batch
+from hf_mia.core import Probe
 
 if TYPE_CHECKING:
     import torch

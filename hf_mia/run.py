@@ -11,9 +11,10 @@ import numpy as np
 
 from hf_mia.controls import blind_scores
 from hf_mia.core import Attack, Evidence, Floats, Game, decide, gather
+from hf_mia.estimates import Estimate
 from hf_mia.experiment import Experiment, swept
 from hf_mia.progress import bar
-from hf_mia.report import Estimate, Report
+from hf_mia.report import Report
 from hf_mia.runner import Runner
 from hf_mia.setting import Setting, games
 

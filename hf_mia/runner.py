@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_mia.core import Answers, Item, Model, Probe, Ragged
+from hf_mia.collate import Item
+from hf_mia.core import Answers, Model, Probe, Ragged
 from hf_mia.keys import content_key, records_key
 from hf_mia.progress import bar
 

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve  # type: ignore[import-untyped, unused-ignore]
 
 from hf_mia.figures import curve_figure, histogram_figure, roc_figure, scores_figure
-from hf_mia.report import Estimate, Report, tpr_at
+from hf_mia.estimates import Estimate, tpr_at
+from hf_mia.report import Report
 
 
 def made(name: str, members: int, others: int, shift: float, digits: int = 6, threshold: float | None = None) -> Report:

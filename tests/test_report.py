@@ -20,8 +20,9 @@ from sklearn.metrics import (  # type: ignore[import-untyped, unused-ignore]
     roc_curve,
 )
 
-from hf_mia import report as module
-from hf_mia.report import Estimate, Report, auc, best_threshold, bootstrap, clopper_pearson, roc, tpr_at
+from hf_mia import estimates
+from hf_mia.estimates import Estimate, auc, best_threshold, bootstrap, clopper_pearson, roc, tpr_at
+from hf_mia.report import Report
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -239,7 +240,7 @@ def test_each_resample_is_the_statistic_of_a_real_resample(digits: int | None, s
     scores, member = world(50, 80, shift, digits)
     fprs = (1 / 80, 0.1, 0.5, 1.0)
     aucs, tprs = bootstrap(scores, member, fprs, resamples=30, seed=4)
-    ups, downs = (np.concatenate(blocks) for blocks in zip(*module._draws(member, 30, 4), strict=True))
+    ups, downs = (np.concatenate(blocks) for blocks in zip(*estimates.stratified_draws(member, 30, 4), strict=True))
     ours, others = np.sort(scores[member]), np.sort(scores[~member])
     truth = np.repeat([True, False], [50, 80])
     for row, (up, down) in enumerate(zip(ups, downs, strict=True)):
@@ -250,7 +251,7 @@ def test_each_resample_is_the_statistic_of_a_real_resample(digits: int | None, s
 
 def test_draws_are_uniform_and_independent() -> None:
     member = np.arange(12) < 5
-    ups, downs = (np.concatenate(blocks) for blocks in zip(*module._draws(member, 4000, 0), strict=True))
+    ups, downs = (np.concatenate(blocks) for blocks in zip(*estimates.stratified_draws(member, 4000, 0), strict=True))
     for draws, size in ((ups, 5), (downs, 7)):
         assert draws.shape == (4000, size)
         assert stats.chisquare(np.bincount(draws.ravel(), minlength=size)).pvalue > 1e-3
@@ -271,7 +272,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     scores, member = world(33, 50, 0.8, 1)
     whole = bootstrap(scores, member, (0.1,), resamples=101)
     for block in (1, 83 * 7, 83 * 50):
-        monkeypatch.setattr(module, "_BLOCK", block)
+        monkeypatch.setattr(estimates, "_BLOCK", block)
         for ours, theirs in zip(bootstrap(scores, member, (0.1,), resamples=101), whole, strict=True):
             np.testing.assert_array_equal(ours, theirs)
 

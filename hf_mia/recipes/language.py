@@ -177,7 +177,7 @@ class CausalLM(LanguageRecipe):
 
 
 def windows(records: Dataset, processor: PreTrainedTokenizerBase, window: int) -> torch.Tensor:
-    """The stream of all texts cut into (n, window + 1) tokens, inputs and, shifted by one, targets; the rest dropped."""
+    """All texts as one stream, cut into windows (n, window + 1): inputs and, shifted by one, targets."""
     import torch
 
     if processor.eos_token_id is None:

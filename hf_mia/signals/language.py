@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
@@ -131,8 +132,8 @@ class FrequencyRankHistogram(RankHistogram):
 
     common: Integers | None = field(default=None, repr=False, compare=False)
 
-    def learn(self, answers: Iterable[Answers]) -> FrequencyRankHistogram:
-        counts = frequencies(answers)
+    def learn(self, pools: Sequence[Iterable[Answers]]) -> FrequencyRankHistogram:
+        counts = frequencies(pools)
         ranks = np.empty(len(counts), dtype=np.int64)
         ranks[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
         return replace(self, common=ranks)
@@ -173,10 +174,10 @@ def histogram(where: Integers, answers: Answers, bins: int, first_subword: bool)
     return flat.reshape(-1, bins).astype(np.float64)
 
 
-def frequencies(answers: Iterable[Answers]) -> Integers:
+def frequencies(pools: Sequence[Iterable[Answers]]) -> Integers:
     """How often each token (V,) stands in the texts; those that stand nowhere come last in any ranking."""
     counts = np.zeros(0, dtype=np.int64)
-    for chunk in answers:
+    for chunk in chain.from_iterable(pools):
         if len(counts) == 0:
             counts = np.zeros(vocabulary(chunk), dtype=np.int64)
         counts += np.bincount(chunk["token"].values.astype(np.int64), minlength=len(counts))

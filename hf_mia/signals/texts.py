@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from zlib import crc32
 
 import numpy as np
@@ -30,8 +31,8 @@ class Beside(Signal):
     def measure(self, answers: Answers) -> Floats:
         return np.hstack([signal.measure(answers) for signal in self.signals])
 
-    def learn(self, answers: Iterable[Answers]) -> Beside:
-        return Beside(tuple(signal.learn(answers) for signal in self.signals))
+    def learn(self, pools: Sequence[Iterable[Answers]]) -> Beside:
+        return Beside(tuple(signal.learn(pools) for signal in self.signals))
 
     def read(self, answers: Iterable[Answers], pool: Pool, keep: Booleans | None = None) -> Floats:
         return np.hstack([signal.read(answers, pool, keep) for signal in self.signals])
@@ -59,8 +60,8 @@ class FewTexts(Signal):
     def measure(self, answers: Answers) -> Floats:
         return self.signal.measure(answers)
 
-    def learn(self, answers: Iterable[Answers]) -> Signal:
-        return replace(self, signal=self.signal.learn(answers))
+    def learn(self, pools: Sequence[Iterable[Answers]]) -> Signal:
+        return replace(self, signal=self.signal.learn(pools))
 
     def read(self, answers: Iterable[Answers], pool: Pool, keep: Booleans | None = None) -> Floats:
         priority = np.concatenate([self.priority(chunk) for chunk in answers])
@@ -79,7 +80,7 @@ class RandomTexts(FewTexts):
 
     def priority(self, answers: Answers) -> Floats:
         tokens, offsets = answers["token"].values.astype(np.int64), answers["token"].offsets
-        pieces = (tokens[a:b].tobytes() for a, b in zip(offsets[:-1], offsets[1:], strict=True))
+        pieces = (tokens[a:b].tobytes() for a, b in pairwise(offsets))
         return np.array([crc32(piece, self.seed) for piece in pieces], dtype=np.float64)
 
 
@@ -92,9 +93,9 @@ class RarestTexts(FewTexts):
 
     rarity: Floats | None = field(default=None, repr=False, compare=False)
 
-    def learn(self, answers: Iterable[Answers]) -> Signal:
-        counts: Integers = frequencies(answers)
-        return replace(self, signal=self.signal.learn(answers), rarity=-np.log((1 + counts) / (1 + counts.sum())))
+    def learn(self, pools: Sequence[Iterable[Answers]]) -> Signal:
+        counts: Integers = frequencies(pools)
+        return replace(self, signal=self.signal.learn(pools), rarity=-np.log((1 + counts) / (1 + counts.sum())))
 
     def priority(self, answers: Answers) -> Floats:
         if self.rarity is None or len(self.rarity) == 0:

@@ -1,0 +1,36 @@
+"""From records to batches: the one place where text, images and sound differ."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+
+Batch = dict[str, "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of a batch before padding: which record of its chunk it comes from, how long it is, and its numbers."""
+
+    record: int
+    size: int
+    values: Mapping[str, Sequence[int]]
+
+
+class Collate(ABC):
+    """How raw records become the batches that a module takes. The one place that knows text from images from sound."""
+
+    columns: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def encode(self, records: Mapping[str, Sequence[object]]) -> list[Item]:
+        """Rows of one chunk of records, in the records' order; a record may give several rows, or none."""
+
+    @abstractmethod
+    def pad(self, items: Sequence[Item]) -> Batch:
+        """One batch of rows. A boolean tensor `scored` marks where answers count; without it they all do."""
