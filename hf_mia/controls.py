@@ -45,11 +45,10 @@ def blind_scores(texts_per_unit: Iterable[Iterable[str]], member: Bools, folds: 
         )
     order = np.array(sorted(range(len(content)), key=content.__getitem__), dtype=np.int64)
     fold = _folds([content[i] for i in order], member[order], folds)
-    features, words = lengths[order], counts[order]
     scores = np.empty(len(order))
-    for k in range(fold.max() + 1):
-        held_out = fold == k
-        scores[order[held_out]] = _normal_scores(_held_out_scores(features, words, member[order], held_out))
+    for held_out in (fold == k for k in range(fold.max() + 1)):
+        raw = _held_out_scores(lengths[order], counts[order], member[order], held_out)
+        scores[order[held_out]] = _normal_scores(raw)
     return scores
 
 

@@ -139,7 +139,7 @@ class Evidence:
     def __post_init__(self) -> None:
         silent = [self.names[i] for i in np.flatnonzero(~np.isfinite(self.features).all(axis=1))]
         if silent:
-            raise ValueError(f"{len(silent)} units have nothing that the model scores, such as {silent[:5]}: leave them out.")
+            raise ValueError(f"the model scores nothing of {len(silent)} units, such as {silent[:5]}: leave them out.")
 
 
 @dataclass(frozen=True)

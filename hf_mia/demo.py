@@ -7,8 +7,8 @@ from hf_mia.recipes.language import Recurrent
 from hf_mia.texts import Data
 
 NEXT_WORD = Experiment(
-    data=Data(users=400),
+    data=Data(users=600),
     split=Users(members=100),
-    target=Recurrent(epochs=8, vocabulary=2000, embedding=64, hidden=128, batch=10),
-    shadows=Shadows(count=2),
+    target=Recurrent(epochs=10, vocabulary=2000, embedding=64, hidden=128, batch=10),
+    shadows=Shadows(count=3),
 )

@@ -119,7 +119,11 @@ def _attacks(specs: object) -> dict[str, Attack]:
         raise ValueError(
             f"attacks takes a list of names, or of fields with a `name`, but is {specs!r}: {sorted(PAPERS)}."
         )
-    return {label(spec): named(PAPERS, spec, "attacks") for spec in specs}
+    found: dict[str, Attack] = {}
+    for spec in specs:
+        attack = named(PAPERS, spec, "attacks")
+        found[label(spec["name"] if isinstance(spec, Mapping) else spec, attack)] = attack
+    return found
 
 
 def _sweeps(specs: object) -> dict[str, Sweep]:
@@ -142,12 +146,10 @@ def swept(attack: str, path: str, value: float | int | None) -> Attack:
     return change(PAPERS[attack], changes, attack)
 
 
-def label(spec: object) -> str:
-    """What a report calls an attack: its name, and what was changed."""
-    if not isinstance(spec, Mapping):
-        return str(spec)
-    changes = ", ".join(_flat({key: value for key, value in spec.items() if key != "name"}))
-    return f"{spec.get('name')} ({changes})" if changes else str(spec.get("name"))
+def label(name: str, attack: Attack) -> str:
+    """What a report calls an attack: its name in PAPERS, and what was changed."""
+    changes = ", ".join(_flat(changes_of(attack, PAPERS[name])))
+    return f"{name} ({changes})" if changes else name
 
 
 def _flat(changes: Mapping[str, object], prefix: str = "") -> list[str]:

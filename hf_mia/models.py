@@ -56,7 +56,7 @@ class TextCollate(Collate):
         ids, starts = opening + ids, [1] * len(opening) + starts
         size = self.context or max(len(ids), 2)
         items, done = [], 1  # position 0 has nothing before it
-        while done < len(ids):
+        while not items or done < len(ids):  # one item at least, if nothing of it is scored: the model says its answers
             left = 0 if done == 1 else done - size // 2
             right = min(left + size, len(ids))
             scored = [int(done <= i) for i in range(left, right)]
@@ -71,7 +71,7 @@ class TextCollate(Collate):
     def pad(self, items: Sequence[Item]) -> Batch:
         import torch
 
-        width = max(item.size for item in items)
+        width = max(2, *(item.size for item in items))  # one column would look like an answer about the whole row
         arrays = {name: np.zeros((len(items), width), dtype=np.int64) for name in ("input_ids", "starts", "scored")}
         mask = np.zeros((len(items), width), dtype=np.int64)
         for row, item in enumerate(items):

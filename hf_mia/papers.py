@@ -15,16 +15,23 @@ from hf_mia.signals.language import (
     ProbabilityHistogram,
     RankHistogram,
 )
-from hf_mia.signals.texts import Beside
+from hf_mia.signals.texts import Beside, RandomTexts, RarestTexts
+
+BOTH = Beside((MeanLogRank(), MeanLoss()))
 
 PAPERS: dict[str, Attack] = {
     "auditmi": ShadowClassifier(RankHistogram()),
     "auditmi-log-bins": ShadowClassifier(LogRankHistogram()),
     "auditmi-frequency": ShadowClassifier(FrequencyRankHistogram()),
     "auditmi-probabilities": ShadowClassifier(Beside((RankHistogram(), ProbabilityHistogram()))),
-    "auditmi-relative": Relative(ShadowClassifier(Beside((MeanLogRank(), MeanLoss())), LogisticRegression())),
+    "auditmi-relative": Relative(ShadowClassifier(BOTH, LogisticRegression())),
     "mean-rank": Threshold(MeanRank()),
     "mean-log-rank": Threshold(MeanLogRank()),
     "mean-loss": Threshold(MeanLoss()),
     "reference": Relative(Threshold(MeanLoss())),
+    "relative-log-rank": Relative(Threshold(MeanLogRank())),
+    "auditmi-random-texts": ShadowClassifier(RandomTexts(RankHistogram(), 4)),
+    "auditmi-rarest-texts": ShadowClassifier(RarestTexts(RankHistogram(), 4)),
+    "auditmi-relative-random-texts": Relative(ShadowClassifier(RandomTexts(BOTH, 4), LogisticRegression())),
+    "auditmi-relative-rarest-texts": Relative(ShadowClassifier(RarestTexts(BOTH, 4), LogisticRegression())),
 }

@@ -12,6 +12,8 @@ from hf_mia.core import Probe
 if TYPE_CHECKING:
     import torch
 
+CACHED = 2**18  # float32 numbers that stay in a CPU's cache while they are read several times
+
 
 @dataclass(frozen=True)
 class Tokens(Probe):
@@ -20,10 +22,11 @@ class Tokens(Probe):
     Answers, each (rows, length): `token` (id), `start` (1 where it begins a word), `rank` (number of tokens with a
     strictly higher logit, as AuditMI counts), `logprob` (nats), and `mean` and `deviation` of log p under p (for
     Min-K%++); and `vocabulary` (rows, 1), the number of tokens ranked. The head is applied to `rows` hidden states at
-    a time, so logits of a whole batch never exist where the model's logits are its head's output.
+    a time, so logits of a whole batch never exist where the model's logits are its head's output: enough rows to make
+    one pass over the head's weights worth while.
     """
 
-    rows: int = 32
+    rows: int = 128
 
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         import torch
@@ -32,8 +35,11 @@ class Tokens(Probe):
         before = scored[:, 1:]
         target = ids[:, 1:][before]
         with torch.inference_mode():
-            found = [_read(logits, target[at : at + len(logits)]) for at, logits in self._logits(module, batch, before)]
-            numbers = torch.cat([numbers for numbers, _ in found])
+            found, size = [], 0
+            for at, logits in self._logits(module, batch, before):
+                found.append(_read(logits, target[at : at + len(logits)]))
+                size = logits.shape[1]
+            numbers = torch.cat(found)
             if not torch.isfinite(numbers).all():
                 raise ValueError(
                     "the model answers with NaN or infinity: its weights are broken, or its dtype overflows."
@@ -43,7 +49,6 @@ class Tokens(Probe):
             whole = torch.zeros(ids.shape, dtype=torch.float32, device=ids.device)
             whole[:, 1:][before] = numbers[:, column]
             answers[name] = whole.int() if name == "rank" else whole
-        size = found[0][1]
         return {**answers, "vocabulary": torch.full((len(ids), 1), size, dtype=torch.int32, device=ids.device)}
 
     def _logits(
@@ -56,7 +61,7 @@ class Tokens(Probe):
             states, head = module(**inputs).logits[:, :-1][before], _identity
         else:
             states = module.base_model(**inputs).last_hidden_state[:, :-1][before]
-        for at in range(0, len(states), self.rows):
+        for at in range(0, max(1, len(states)), self.rows):  # once even where nothing is scored
             yield at, head(states[at : at + self.rows])
 
 
@@ -76,17 +81,24 @@ def _head(module: torch.nn.Module, sample: Batch) -> torch.nn.Module | None:
     return head if found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-4, atol=1e-4) else None
 
 
-def _read(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Rank, log p, mean and deviation of log p (n, 4) of the target tokens, and the number of tokens."""
+def _read(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Rank, log p, mean and deviation of log p (n, 4) of the target tokens, on a CPU by pieces that fit its cache."""
     import torch
 
-    logits = logits.float()
-    own = logits.gather(1, target[:, None])
-    rank = (logits > own).sum(1)
-    total = logits.logsumexp(1, keepdim=True)
-    logp = logits.sub_(total) if logits.is_inference() else logits - total
-    p = logp.exp()
+    rows = max(1, CACHED // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(logits))
+    pairs = zip(logits.split(rows), target[:, None].split(rows), strict=True)
+    return torch.cat([_summary(some.float(), own) for some, own in pairs])
+
+
+def _summary(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """What `_read` tells of a piece, in two scratch tensors of the piece's size and as few passes as that takes."""
+    import torch
+
+    scratch = torch.empty_like(logits)
+    rank = torch.gt(logits, logits.gather(1, target), out=scratch).sum(1)  # as floats: ten times faster than booleans
+    logp = logits.log_softmax(1)
+    p = torch.exp(logp, out=scratch)
     mean = torch.linalg.vecdot(p, logp)
     square = torch.linalg.vecdot(p.mul_(logp), logp)
     deviation = (square - mean.square()).clamp_(min=0).sqrt_()
-    return torch.stack([rank.float(), (own - total)[:, 0], mean, deviation], dim=1), logits.shape[1]
+    return torch.stack([rank, logp.gather(1, target)[:, 0], mean, deviation], dim=1)

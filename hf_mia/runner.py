@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
+PADDING = 0.15  # the share of a batch's positions that may be padding
+
 
 @dataclass(frozen=True)
 class Shards:
@@ -60,17 +62,18 @@ class Runner:
         return self.checked[key]
 
     def _fill(self, model: Model, probe: Probe, records: Dataset, shards: Shards) -> None:
-        from accelerate import PartialState
+        from accelerate import Accelerator
 
-        state = PartialState()
+        state = Accelerator()  # a bare PartialState would not see the processes of a CPU launch
         missing = [i for i, path in enumerate(shards.paths) if not _intact(path)]
         state.wait_for_everyone()  # all have seen the same files before any appears
         own = missing[state.process_index :: state.num_processes]
         if own:
+            columns = records.select_columns(list(model.collate.columns))
             module = model.load().to(state.device).eval()
             with bar(f"asking {model.name}", position=state.process_index) as progress:
                 for done, i in enumerate(own):
-                    rows = records[i * self.chunk : (i + 1) * self.chunk]
+                    rows = columns[i * self.chunk : (i + 1) * self.chunk]
                     items = model.collate.encode(rows)
                     answers = self._answer(module, model, probe, items, state.device)
                     size = min(self.chunk, len(records) - i * self.chunk)
@@ -80,51 +83,60 @@ class Runner:
 
     def _answer(
         self, module: torch.nn.Module, model: Model, probe: Probe, items: Sequence[Item], device: torch.device
-    ) -> dict[str, list[np.ndarray]]:
+    ) -> dict[str, pa.ListArray]:
         """Each item's answers, in the items' order, asked in batches of items of like length."""
-        order = sorted(range(len(items)), key=lambda i: (items[i].size, i))
-        answers: dict[str, list[np.ndarray]] = {}
-        for rows in _batches(order, [item.size for item in items], self.tokens):
+        import pyarrow as pa
+
+        sizes = np.array([item.size for item in items], dtype=np.int64)
+        order = np.argsort(sizes, kind="stable")
+        answers: dict[str, list[pa.ListArray]] = {}
+        for rows in _batches(order.tolist(), sizes.tolist(), self.tokens):
             batch = {name: tensor.to(device) for name, tensor in model.collate.pad([items[i] for i in rows]).items()}
-            scored = batch.get("scored")
             for name, tensor in probe.observe(module, batch).items():
-                column = answers.setdefault(name, [np.empty(0)] * len(items))
-                for i, value in zip(rows, _split(tensor, scored), strict=True):
-                    column[i] = value
-        return answers
+                answers.setdefault(name, []).append(_lists(tensor, batch.get("scored")))
+        back = np.argsort(order)
+        return {name: pa.concat_arrays(lists).take(pa.array(back)) for name, lists in answers.items()}
 
 
 def _batches(order: Sequence[int], sizes: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Consecutive runs of `order` of at most `tokens` padded positions, and at least one item."""
+    """Consecutive runs of `order`, sizes ascending: at most `tokens` positions, at most `PADDING` of them padding."""
     batch: list[int] = []
+    filled = 0
     for i in order:
-        if batch and (len(batch) + 1) * max(sizes[i], sizes[batch[-1]]) > tokens:
+        positions = (len(batch) + 1) * sizes[i]
+        if batch and (positions > tokens or filled + sizes[i] < (1 - PADDING) * positions):
             yield batch
-            batch = []
+            batch, filled = [], 0
         batch.append(i)
+        filled += sizes[i]
     if batch:
         yield batch
 
 
-def _split(answers: torch.Tensor, scored: torch.Tensor | None) -> list[np.ndarray]:
-    """One array a row; where the answers stand at positions, those that are scored."""
+def _lists(answers: torch.Tensor, scored: torch.Tensor | None) -> pa.ListArray:
+    """One list a row; where the answers stand at positions, those that are scored."""
+    import pyarrow as pa
+
     if scored is None or answers.shape != scored.shape:
-        return list(answers.cpu().numpy())
-    lengths = scored.sum(1).cumsum(0)[:-1].cpu().numpy()
-    return np.split(answers[scored].cpu().numpy(), lengths)
+        flat = answers.reshape(len(answers), -1)
+        lengths = np.full(len(flat), flat.shape[1])
+    else:
+        flat, lengths = answers[scored], scored.sum(1).cpu().numpy()
+    offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, flat.flatten().cpu().numpy())
 
 
-def _table(answers: dict[str, list[np.ndarray]], items: Sequence[Item], size: int) -> pa.Table:
+def _table(answers: dict[str, pa.ListArray], items: Sequence[Item], size: int) -> pa.Table:
     """One row a record; several items of one record (windows) follow each other in its lists."""
     import pyarrow as pa
 
-    owner = np.array([item.record for item in items], dtype=np.int64)
-    columns = {}
-    for name, values in answers.items():
-        lengths = np.bincount(owner, weights=[len(value) for value in values], minlength=size).astype(np.int64)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        columns[name] = pa.ListArray.from_arrays(offsets, np.concatenate(values))
-    return pa.table(columns)
+    first = np.searchsorted([item.record for item in items], np.arange(size + 1))
+    return pa.table(
+        {
+            name: pa.ListArray.from_arrays(lists.offsets.take(pa.array(first)), lists.values)
+            for name, lists in answers.items()
+        }
+    )
 
 
 def _write(table: pa.Table, path: Path) -> None:

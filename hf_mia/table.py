@@ -5,55 +5,56 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from hf_mia.estimates import Estimate
 from hf_mia.report import Report
 from hf_mia.run import Played
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+HEADS = {"auc": "AUC", "accuracy": "accur.", "precision": "precis.", "tpr@0.01": "TPR@1%", "tpr@0.001": "TPR@.1%"}
+MEANING = {
+    "leak": "Members can be told from non-members by what the model answers, better than chance and better than by "
+    "their texts alone. This is evidence about the model, not proof about one user.",
+    "inconclusive": "The attack does not beat chance and the blind control, which never asks the model: nothing is "
+    "shown, neither a leak nor its absence.",
+}
+
 
 def print_played(played: Played, console: Console) -> None:
     """The attacks with their intervals, each sweep's table, the verdict and what it cannot tell."""
-    from rich.table import Table
-
     members = int(played.control.member.sum())
-    others = len(played.control.member) - members
-    level = f"{100 * played.control.confidence:g} %"
-    table = Table(title=f"{played.target.model.name}: {members} members, {others} non-members, {level} intervals")
-    for column in ("attack", *played.control.summary(), "above blind", "verdict"):
-        table.add_column(column, overflow="fold")
-    for report in (*played.reports.values(), played.control):
-        blind = report is played.control
-        after = ("", "") if blind else (str(played.above_control(report)), played.verdict(report))
-        table.add_row(report.name, *map(str, report.summary().values()), *after)
-    console.print(table)
-    for title, rows in played.sweeps.items():
-        _print_sweep(title, rows, console)
-    console.print(
-        f"Verdict by {played.headline.name}, the first attack of the config: [bold]"
-        f"{played.verdict(played.headline)}[/bold]. {_meaning(played)}"
+    title = (
+        f"{played.target.model.name}: {members} members, {len(played.control.member) - members} non-members, "
+        f"{100 * played.control.confidence:g} % intervals"
     )
+    above = {report.name: played.above_control(report) for report in played.reports.values()}
+    _print_table(title, [*played.reports.values(), played.control], console, above)
+    for name, rows in played.sweeps.items():
+        _print_table(name, [report for row in rows.values() for report in row], console)
+    verdict = played.verdict(played.headline)
+    console.print(f"Verdict by {played.headline.name}: [bold]{verdict}[/bold]. {MEANING[verdict]}")
 
 
-def _print_sweep(title: str, rows: Mapping[str, Sequence[Report]], console: Console) -> None:
+def _print_table(
+    title: str, reports: Sequence[Report], console: Console, above: Mapping[str, Estimate] | None = None
+) -> None:
+    """One row a report: the numbers, and under them their intervals."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=title)
-    reports = [report for row in rows.values() for report in row]
-    for column in ("attack", *reports[0].summary()):
-        table.add_column(column, overflow="fold")
+    columns = ["attack", *(HEADS.get(name, name) for name in reports[0].summary()), *(["over blind"] if above else [])]
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="left" if column == "attack" else "right", no_wrap=column != "attack")
     for report in reports:
-        table.add_row(report.name, *map(str, report.summary().values()))
+        estimates = [*report.summary().values(), *([above[report.name]] if above and report.name in above else [])]
+        table.add_row(report.name, *map(_cell, estimates))
     console.print(table)
 
 
-def _meaning(played: Played) -> str:
-    if played.verdict(played.headline) == "leak":
-        return (
-            "Members can be told from non-members by what the model answers, better than chance and better than by "
-            "their texts alone. This is evidence about the model, not proof about one user."
-        )
-    return (
-        "The attack does not beat the blind control, which never asks the model: nothing is shown, neither a leak nor "
-        "its absence."
-    )
+def _cell(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "n/a"
+    limits = [f"{end:.2f}".replace("0.", ".", 1) for end in (estimate.low, estimate.high) if end is not None]
+    return f"{estimate.value:.3f}\n[dim]{'–'.join(limits)}[/dim]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_a_planted_word_is_found() -> None:
 @pytest.mark.parametrize("change", ["fewer", "longer", "uneven", "rarer"])
 def test_a_difference_in_form_alone_is_found(change: str) -> None:
     texts, member = _world(0)
-    alter = {
+    alter: Callable[[list[str], int], list[str]] = {
         "fewer": lambda unit, i: unit[:-3],
         "longer": lambda unit, i: [text + " w0 w1 w2" for text in unit],
         "uneven": lambda unit, i: [" ".join(unit[:5]), *(text[:2] for text in unit[5:])],
@@ -70,7 +71,9 @@ def test_order_of_units_and_of_their_texts_does_not_matter() -> None:
 def test_reads_iterators_once_and_the_seed_moves_the_folds() -> None:
     texts, member = _world(4)
     scores = blind_scores(texts, member)
-    assert scores.dtype == np.float64 and scores.shape == (60,) and np.isfinite(scores).all()
+    assert scores.dtype == np.float64
+    assert scores.shape == (60,)
+    assert np.isfinite(scores).all()
     np.testing.assert_array_equal(blind_scores((iter(unit) for unit in texts), member), scores)
     assert (blind_scores(texts, member, seed=1) != scores).any()
 
@@ -81,7 +84,7 @@ def test_the_held_out_fold_does_not_reach_its_own_model() -> None:
     held_out = np.arange(60) % 5 == 0
     scores = controls._held_out_scores(lengths, counts, member, held_out)
     np.testing.assert_array_equal(controls._held_out_scores(lengths, counts, member ^ held_out, held_out), scores)
-    altered = [[text.upper() + " q zebra" for text in unit] if i == 5 else unit for i, unit in enumerate(texts)]
+    altered = [[text[:2] + " w1 zebra" for text in unit] if i == 5 else unit for i, unit in enumerate(texts)]
     lengths, counts, _ = controls._read(altered, 0)
     moved = controls._held_out_scores(lengths, counts, member, held_out)
     np.testing.assert_allclose(np.delete(moved, 1), np.delete(scores, 1), rtol=1e-9)
@@ -102,7 +105,8 @@ def test_folds_hold_both_sides_in_even_shares(units: int, members: int, folds: i
     for side in (member, ~member):
         sizes = np.bincount(fold[side], minlength=expected)
         assert sizes.size == expected
-        assert sizes.min() >= 1 and sizes.max() - sizes.min() <= 1
+        assert sizes.min() >= 1
+        assert sizes.max() - sizes.min() <= 1
     assert np.isfinite(blind_scores(texts, member, folds)).all()
 
 
@@ -117,7 +121,7 @@ def test_scores_of_every_fold_are_on_one_scale() -> None:
 def test_errors_name_the_way_out() -> None:
     texts, member = _world(8, 8)
     with pytest.raises(ValueError, match="member must be one boolean for each of the 8 units, but is float64"):
-        blind_scores(texts, member.astype(np.float64))  # type: ignore[arg-type]
+        blind_scores(texts, member.astype(np.float64))
     with pytest.raises(ValueError, match=r"each of the 8 units, but is bool of shape \(7,\)"):
         blind_scores(texts, member[:7])
     with pytest.raises(ValueError, match=r"2 units of different text a side, .* folds is 5 and the smaller side has 1"):

@@ -102,7 +102,8 @@ def test_spreads_over_packages_without_tests_and_copies(corpus: Dataset) -> None
 def test_every_sentence_is_prose(corpus: Dataset) -> None:
     for text in corpus["text"]:
         assert docstrings.SHORTEST <= len(text.split()) <= docstrings.LONGEST
-        assert text[0].isupper() and text[-1] in ".!?" and text == " ".join(text.split())
+        assert re.fullmatch(r"[A-Z].*[.!?]", text)
+        assert text == " ".join(text.split())
         assert not re.search(r">>>|::|`|https?:|--|==|\w\(", text)
 
 
@@ -124,6 +125,7 @@ def test_is_the_same_in_another_process_and_imports_nothing(corpus: Dataset, has
     assert "SyntaxWarning" not in done.stderr
 
 
+@pytest.mark.filterwarnings("error")
 def test_shared_sentences_belong_to_nobody_and_odd_files_are_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

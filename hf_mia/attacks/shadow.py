@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_mia.core import Attack, Evidence, Floats, Scorer, Signal
+from hf_mia.core import Attack, Evidence, Floats, Integers, Scorer, Signal
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
@@ -66,7 +66,7 @@ class ShadowClassifier(Attack):
             raise ValueError(
                 "ShadowClassifier learns from shadows, and there are none: set shadows.count to 1 or more."
             )
-        known = [~np.isnan(shadow.member) for shadow in shadows]
+        known = [_known(shadow) for shadow in shadows]
         features = np.vstack([shadow.features[k] for shadow, k in zip(shadows, known, strict=True)])
         member = np.concatenate([shadow.member[k] for shadow, k in zip(shadows, known, strict=True)])
         fitted = make_pipeline(StandardScaler(), self.classifier.build()).fit(features, member)
@@ -75,3 +75,8 @@ class ShadowClassifier(Attack):
             return np.asarray(fitted.decision_function(evidence.features), dtype=np.float64)
 
         return Scorer(score, 0.0)
+
+
+def _known(shadow: Evidence) -> Integers:
+    """Units of known membership, by name: where a solver stops hangs on the order in which it meets them."""
+    return np.array([i for i in np.argsort(shadow.names) if not np.isnan(shadow.member[i])], dtype=np.int64)

@@ -139,7 +139,7 @@ class FrequencyRankHistogram(RankHistogram):
         return replace(self, common=ranks)
 
     def measure(self, answers: Answers) -> Floats:
-        if self.common is None:
+        if self.common is None or len(self.common) == 0:
             raise ValueError(
                 "FrequencyRankHistogram counts words in the shadows' texts, and there are no shadows: "
                 "set shadows.count to 1 or more."

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from itertools import pairwise
-from zlib import crc32
 
 import numpy as np
 
@@ -81,7 +81,9 @@ class RandomTexts(FewTexts):
     def priority(self, answers: Answers) -> Floats:
         tokens, offsets = answers["token"].values.astype(np.int64), answers["token"].offsets
         pieces = (tokens[a:b].tobytes() for a, b in pairwise(offsets))
-        return np.array([crc32(piece, self.seed) for piece in pieces], dtype=np.float64)
+        key = str(self.seed).encode()  # a CRC's seeds only flip bits: some of a user's texts would win over and over
+        draws = (blake2b(piece, digest_size=6, key=key).digest() for piece in pieces)
+        return np.array([int.from_bytes(draw, "big") for draw in draws], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -104,5 +106,6 @@ class RarestTexts(FewTexts):
                 "shadows.count to 1 or more, or take RandomTexts."
             )
         tokens, offsets = answers["token"].values.astype(np.int64), answers["token"].offsets
-        sums = np.diff(np.concatenate([[0.0], np.cumsum(self.rarity[tokens])])[offsets])
-        return np.asarray(sums / np.maximum(np.diff(offsets), 1), dtype=np.float64)
+        sizes = np.diff(offsets)  # text by text: differences of a running sum would decide ties by their rounding
+        sums = np.bincount(np.repeat(np.arange(len(sizes)), sizes), self.rarity[tokens], len(sizes))
+        return np.asarray(sums / np.maximum(sizes, 1), dtype=np.float64)

@@ -1,0 +1,71 @@
+"""Shared fixtures: one thread, no network, and the tiny worlds of `tests/worlds.py`, each trained once a session."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf_mia-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+import worlds
+
+from hf_mia.core import Pool
+
+torch.set_num_threads(1)
+datasets.disable_progress_bars()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_home() -> Iterator[None]:
+    yield
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def overfitted(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
+    """A target and three shadows that know their members' texts by heart."""
+    return worlds.world(tmp_path_factory.mktemp("overfitted"), users=worlds.OVERFITTED, epochs=40)
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
+    """The same game with models that never saw a text; more users, for nothing is trained."""
+    return worlds.world(tmp_path_factory.mktemp("untrained"), users=worlds.UNTRAINED, epochs=0)
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2 with a context of 16 tokens and random weights, saved as a Hub repository is."""
+    return worlds.tiny_gpt2(tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="session")
+def small_pool() -> Pool:
+    """Twelve users with five texts each, and no model."""
+    return worlds.pool(12, 5, seed=3)
+
+
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory: pytest.TempPathFactory, gpt2_folder: Path) -> Path:
+    """A cache that two processes of one launch filled: answers about `small_pool`, and the models of `worlds.jobs`."""
+    folder = tmp_path_factory.mktemp("two")
+    script = folder / "launched.py"
+    script.write_text(worlds.LAUNCHED.format(tests=str(Path(__file__).parent), cache=str(folder), model=str(gpt2_folder)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in folder.glob("process-*")) == ["process-0-of-2", "process-1-of-2"]
+    return folder

@@ -1,0 +1,203 @@
+"""Who trains on what; and training that is never repeated, never mixed up, and survives a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from worlds import TINY, jobs, pool, tiny_gpt2
+
+from hf_mia import shadows
+from hf_mia.recipes.language import CausalLM
+from hf_mia.recipes.vocabulary import word_tokenizer
+from hf_mia.shadows import Job, split_users, train
+
+
+@pytest.mark.parametrize(("users", "members", "count"), [(8, 2, 1), (40, 10, 4), (101, 25, 10), (9, 3, 0), (6, 3, 0)])
+def test_a_split_is_disjoint_and_has_the_papers_sizes(users: int, members: int, count: int) -> None:
+    split = split_users(users, members, count, seed=5)
+    parts = [split.members, split.nonmembers, split.attackers, split.rest]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(users))
+    assert [len(part) for part in parts[:3]] == [members, members, 2 * members if count else 0]
+    assert len(split.shadows) == count
+    for trained in split.shadows:
+        assert len(set(trained.tolist())) == len(trained) == members
+        assert set(trained) <= set(split.attackers)
+
+
+def test_shadows_train_on_different_random_halves() -> None:
+    split = split_users(400, 100, 10, seed=0)
+    assert len({tuple(trained) for trained in split.shadows}) == 10
+    often = np.bincount(np.concatenate(split.shadows), minlength=400)[split.attackers]
+    assert often.mean() == 5
+    assert often.std() == pytest.approx(np.sqrt(10 / 4), rel=0.2)  # of a binomial: each user in or out by a fair coin
+
+
+def test_a_split_hangs_on_its_seed_alone() -> None:
+    first, again, other = (split_users(40, 10, 3, seed) for seed in (1, 1, 2))
+    for part in ("members", "nonmembers", "attackers"):
+        np.testing.assert_array_equal(getattr(first, part), getattr(again, part))
+        assert set(getattr(first, part)) != set(getattr(other, part))
+    more = split_users(40, 10, 5, seed=1)
+    for one, same in zip(first.shadows, more.shadows[:3], strict=True):  # more shadows leave the first ones cached
+        np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize(
+    ("users", "members", "count", "message"),
+    [
+        (100, 1, 3, "at least 2 users a side"),
+        (39, 10, 3, r"takes 40 users .* has 39: set split\.members to 9 or less"),
+        (19, 10, 0, r"takes 20 users .* has 19: set split\.members to 9 or less"),
+    ],
+)
+def test_too_few_users_are_refused(users: int, members: int, count: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        split_users(users, members, count, seed=0)
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_training_is_deterministic_and_different_for_each_job(tmp_path: Path) -> None:
+    first, second = (train(jobs(), tmp_path / name) for name in ("a", "b"))
+    assert [weights(folder) for folder in first] == [weights(folder) for folder in second]
+    assert weights(first[0]) != weights(first[1])
+
+
+def test_two_processes_train_as_one(two_processes: Path, tmp_path: Path) -> None:
+    for folder in train(jobs(), tmp_path):
+        assert weights(two_processes / folder.relative_to(tmp_path)) == weights(folder)
+
+
+def test_a_second_call_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(jobs(), tmp_path)
+    before = [(path, path.stat().st_mtime_ns) for path in sorted(tmp_path.rglob("*"))]
+    monkeypatch.setattr(type(TINY), "train", lambda *_: pytest.fail("trained again"))
+    assert train(jobs(), tmp_path) == first
+    assert [(path, path.stat().st_mtime_ns) for path in sorted(tmp_path.rglob("*"))] == before
+
+
+def test_a_finished_folder_holds_a_model_and_no_checkpoint(tmp_path: Path) -> None:
+    (folder,) = train(jobs(1), tmp_path)
+    names = {path.name for path in folder.iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "training.json"} <= names
+    assert not [name for name in names if name.startswith("checkpoint")]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [folder.name]
+    assert json.loads((folder / "training.json").read_text())["seed"] == 7
+
+
+CHANGED = {
+    "epochs": 5, "batch": 5, "window": 9, "learning_rate": 0.1, "optimizer": "sgd", "momentum": 0.5, "clip": None,
+    "precision": "bf16", "compile": True, "together": True, "cell": "gru", "vocabulary": 61, "lowercase": False,
+    "embedding": 9, "hidden": 9, "dropout": 0.1,
+}  # fmt: skip
+
+
+def test_a_models_key_covers_everything_that_decides_its_weights(tmp_path: Path) -> None:
+    job, texts = jobs(1)[0], pool(12, 5, seed=3).records["text"]
+    assert {field.name for field in fields(TINY)} == set(CHANGED)
+    other = word_tokenizer([*texts, "w000 w000 w000"] * 2, 59)
+    cased, ended = (word_tokenizer(texts, 60, lowercase=low) for low in (False, True))
+    ended.eos_token = "<unk>"
+    variants = [
+        job,
+        *(replace(job, recipe=replace(TINY, **{name: value})) for name, value in CHANGED.items()),
+        replace(job, seed=8),
+        replace(job, records=job.records.select(range(29))),
+        replace(job, records=job.records.select(range(29, -1, -1))),
+        *(replace(job, processor=processor) for processor in (other, cased, ended)),
+    ]
+    assert len({variant.folder(tmp_path) for variant in variants}) == len(variants)
+    renamed = replace(job, name="another", processor=word_tokenizer(texts, 60))
+    assert renamed.folder(tmp_path) == job.folder(tmp_path)
+
+
+@pytest.mark.xfail(strict=True, reason="the key names a checkpoint that is fine-tuned, not its weights")
+def test_a_fine_tuned_models_key_covers_the_weights_it_starts_from(tmp_path: Path) -> None:
+    base = tiny_gpt2(tmp_path / "base")
+    recipe = CausalLM(model=str(base), window=8)
+    job = replace(jobs(1)[0], recipe=recipe, processor=recipe.processor([]))
+    before = job.folder(tmp_path)
+    tiny_gpt2(tmp_path / "base", initializer_range=0.1)
+    assert replace(job).folder(tmp_path) != before
+
+
+@contextmanager
+def _recording(calls: list[int], stop: int | None) -> Iterator[Callable[[int, int, str], None]]:
+    def move(done: int, total: int, note: str = "") -> None:
+        calls.append(done)
+        if stop is not None and done >= stop:
+            raise KeyboardInterrupt
+
+    yield move
+
+
+def test_an_interrupted_training_goes_on_from_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, calls = jobs(1)[0], []
+    steps = TINY.steps(job.records, job.processor) // TINY.epochs
+    monkeypatch.setattr(shadows, "bar", lambda *_args, **_options: _recording(calls, stop=2 * steps + 1))
+    with pytest.raises(KeyboardInterrupt):
+        train([job], tmp_path / "stopped")
+    assert not job.folder(tmp_path / "stopped").exists()
+    calls.clear()
+    monkeypatch.setattr(shadows, "bar", lambda *_args, **_options: _recording(calls, stop=None))
+    (resumed,) = train([job], tmp_path / "stopped")
+    assert calls[0] == 2 * steps + 1  # two epochs are not trained again
+    (whole,) = train([job], tmp_path / "whole")
+    assert weights(resumed) == weights(whole)
+
+
+KILLED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch; torch.set_num_threads(1)
+import worlds
+from hf_mia.shadows import train
+if __name__ == "__main__":
+    train(worlds.jobs(1, replace(worlds.TINY, epochs=60)), Path({cache!r}))
+"""
+
+
+def test_a_training_killed_by_the_system_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """SIGKILL, which no handler sees, as soon as a few epochs are done; and one more run."""
+    job: Job = jobs(1, replace(TINY, epochs=60))[0]
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED.format(tests=str(Path(__file__).parent), cache=str(tmp_path / "killed")))
+    state = job.folder(tmp_path / "killed").with_suffix(".unfinished") / "checkpoint.safetensors"
+    child = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not state.exists() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    with safe_open(state, "pt") as file:
+        assert 0 < int(json.loads(file.metadata()["epoch"])) < 60
+    assert not job.folder(tmp_path / "killed").exists()
+    (resumed,) = train([job], tmp_path / "killed")
+    (whole,) = train([job], tmp_path / "whole")
+    assert weights(resumed) == weights(whole)
+
+
+@pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"optimizer": "adamw"}, {"cell": "gru", "clip": None}])
+def test_every_optimizer_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]) -> None:
+    job = jobs(1, replace(TINY, **changes))[0]
+    steps = TINY.steps(job.records, job.processor) // TINY.epochs
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shadows, "bar", lambda *_args, **_options: _recording([], stop=3 * steps))
+        train([job], tmp_path / "stopped")
+    assert weights(train([job], tmp_path / "stopped")[0]) == weights(train([job], tmp_path / "whole")[0])

@@ -1,0 +1,201 @@
+"""Tiny honest worlds, made in seconds: users who all write by one Markov chain, so that only training tells them apart.
+
+Nothing distinguishes a member's texts from another user's but that the target saw them. Every world is built as a user
+builds one: a Parquet file, an `Experiment`, `setting`, `games`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from hf_mia.core import Answers, Game, Model, Pool, Probe, Ragged
+from hf_mia.experiment import Experiment, experiment
+from hf_mia.recipes.language import Recurrent
+from hf_mia.recipes.vocabulary import word_tokenizer
+from hf_mia.runner import Runner
+from hf_mia.setting import Setting, games, setting
+from hf_mia.shadows import Job
+
+OVERFITTED = 4 * 16
+UNTRAINED = 4 * 60
+WORDS = [f"w{i:03d}" for i in range(205)]  # a few more than the vocabulary holds: <unk> is in play
+
+
+@dataclass(frozen=True)
+class World:
+    """An experiment, its games, and a runner that answers about them from one cache."""
+
+    experiment: Experiment
+    setting: Setting
+    target: Game
+    shadows: list[Game]
+    ask: Runner
+    cache: Path
+
+
+def texts(users: int, each: int, seed: int) -> list[list[str]]:
+    """`each` texts of 5 to 14 words for every user, all drawn from one random Markov chain."""
+    rng = np.random.default_rng(seed)
+    steps = rng.dirichlet(np.full(len(WORDS), 0.2), size=len(WORDS)).cumsum(axis=1)
+
+    def one() -> str:
+        state, words = int(rng.integers(len(WORDS))), []
+        for _ in range(rng.integers(5, 15)):
+            words.append(WORDS[state])
+            state = min(int(np.searchsorted(steps[state], rng.random())), len(WORDS) - 1)
+        return " ".join(words)
+
+    return [[one() for _ in range(each)] for _ in range(users)]
+
+
+def table(users: int, each: int, seed: int) -> dict[str, list[str]]:
+    """The texts as columns, the users' texts interleaved so that no order gives anything away."""
+    found = texts(users, each, seed)
+    rows = [(f"user {u:03d}", found[u][t]) for t in range(each) for u in range(users)]
+    return {"user": [user for user, _ in rows], "text": [text for _, text in rows]}
+
+
+def write(path: Path, users: int, each: int = 6, seed: int = 1) -> Path:
+    pq.write_table(pa.table(table(users, each, seed)), path)
+    return path
+
+
+def pool(users: int, each: int, seed: int) -> Pool:
+    columns = table(users, each, seed)
+    names, unit = np.unique(columns["user"], return_inverse=True)
+    return Pool(Dataset.from_dict({"text": columns["text"]}), unit.astype(np.int64), tuple(map(str, names)))
+
+
+def config(path: Path, users: int, epochs: int, shadows: int = 3) -> dict[str, object]:
+    """A config as YAML would hold it: 4N users, and a recurrent network of 16,000 parameters without dropout."""
+    target = {"name": "lstm", "epochs": epochs, "vocabulary": 200, "embedding": 16, "hidden": 32, "dropout": 0.0}
+    target |= {"window": 16, "batch": 8, "learning_rate": 0.01}
+    return {
+        "data": {"path": str(path)},
+        "split": {"members": users // 4},
+        "target": target,
+        "shadows": {"count": shadows},
+    }
+
+
+def world(folder: Path, users: int, epochs: int, shadows: int = 3) -> World:
+    made = experiment(config(write(folder / "texts.parquet", users), users, epochs, shadows))
+    prepared = setting(made)
+    target, others = games(prepared, folder / "cache")
+    return World(made, prepared, target, others, Runner(folder / "cache", chunk=64), folder / "cache")
+
+
+def tiny_gpt2(folder: Path, **changes: object) -> Path:
+    """A GPT-2 of one layer and 16 channels whose logits spread over some nats, beside a word tokenizer."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = word_tokenizer((text for user in texts(20, 5, 1) for text in user), 150)
+    sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 16, "vocab_size": len(tokenizer)}
+    torch.manual_seed(0)
+    module = GPT2LMHeadModel(
+        GPT2Config(**{**sizes, "initializer_range": 0.5, "bos_token_id": 0, "eos_token_id": 0, **changes})
+    )
+    module.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Gives answers again that a runner gave before, text by text, for records in any order and chunks of any size."""
+
+    known: Mapping[tuple[str, str], dict[str, np.ndarray]]
+    chunk: int
+
+    def __call__(self, model: Model, probe: Probe, records: Dataset) -> list[Answers]:
+        asked = records["text"]
+        return [
+            ragged([self.known[model.name, text] for text in asked[at : at + self.chunk]])
+            for at in range(0, len(asked), self.chunk)
+        ]
+
+
+def replay(world: World, probe: Probe, chunk: int) -> Replay:
+    pools = [world.target.pool, world.shadows[0].pool]
+    known: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    for game in (world.target, *world.shadows):
+        for one in pools:
+            rows = each(world.ask(game.model, probe, one.records))
+            for text, row in zip(one.records["text"], rows, strict=True):
+                known[game.model.name, text] = row
+    return Replay(known, chunk)
+
+
+def each(answers: Sequence[Answers] | object) -> Iterator[dict[str, np.ndarray]]:
+    """The answers about one record after the other."""
+    for chunk in answers:  # type: ignore[attr-defined]
+        for i in range(len(next(iter(chunk.values())).offsets) - 1):
+            yield {name: column.values[column.offsets[i] : column.offsets[i + 1]] for name, column in chunk.items()}
+
+
+def ragged(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Ragged]:
+    """One chunk from the records' own arrays."""
+    found = {}
+    for name in rows[0]:
+        offsets = np.cumsum([0, *(len(row[name]) for row in rows)]).astype(np.int64)
+        found[name] = Ragged(np.concatenate([row[name] for row in rows]), offsets)
+    return found
+
+
+def fake_answers(records: int, size: int, seed: int, empty: Sequence[int] = ()) -> list[dict[str, np.ndarray]]:
+    """What `Tokens` could have answered about some records, drawn at random; those in `empty` have no word."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(records):
+        n = 0 if i in empty else int(rng.integers(1, 12))
+        rows.append(
+            {
+                "token": rng.integers(size, size=n).astype(np.int64),
+                "start": (rng.random(n) < 0.6).astype(np.int64),
+                "rank": np.minimum(rng.geometric(0.03, size=n) - 1, size - 1).astype(np.int32),
+                "logprob": -rng.exponential(4.0, size=n).astype(np.float32),
+                "mean": -rng.random(n).astype(np.float32) - 3,
+                "deviation": rng.random(n).astype(np.float32),
+                "vocabulary": np.full(min(n, 1), size, dtype=np.int32),
+            }
+        )
+    return rows
+
+
+TINY = Recurrent(vocabulary=60, embedding=8, hidden=8, window=8, batch=4, epochs=4, learning_rate=0.01)
+
+
+def jobs(names: int = 2, recipe: Recurrent = TINY) -> list[Job]:
+    """Models with dropout that train in a fraction of a second, on the texts of `small_pool`."""
+    corpus = pool(12, 5, seed=3)
+    tokenizer = recipe.processor(corpus.records["text"])
+    return [Job(f"model {i}", recipe, corpus.records.select(range(i, 60, 2)), tokenizer, 7 + i) for i in range(names)]
+
+
+LAUNCHED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch; torch.set_num_threads(1)
+import worlds
+from accelerate import PartialState
+from hf_mia.models import language_model
+from hf_mia.probes import Tokens
+from hf_mia.runner import Runner
+from hf_mia.shadows import train
+if __name__ == "__main__":
+    cache = Path({cache!r})
+    shards = Runner(cache, chunk=8)(language_model({model!r}), Tokens(), worlds.pool(12, 5, seed=3).records)
+    folders = train(worlds.jobs(), cache)
+    assert all(path.exists() for path in [*shards.paths, *folders])  # on every process
+    state = PartialState()
+    (cache / f"process-{{state.process_index}}-of-{{state.num_processes}}").touch()
+"""
