@@ -82,7 +82,6 @@ def run(described: Experiment, out: Path, cache: Path, as_json: bool) -> None:
 
     from hf_mia.folder import write_folder
     from hf_mia.run import play, report_json
-    from hf_mia.runner import Runner
     from hf_mia.setting import setting
     from hf_mia.table import print_played
 
@@ -91,7 +90,7 @@ def run(described: Experiment, out: Path, cache: Path, as_json: bool) -> None:
     played = play(prepared, cache)
     if not PartialState().is_main_process:
         return
-    write_folder(out, described, played, Runner(cache))
+    write_folder(out, described, played)
     if as_json:
         typer.echo(json.dumps(report_json(described, played), allow_nan=False))
     else:

@@ -29,11 +29,11 @@ def change(value: T, changes: object, where: str) -> T:
         check_name(str(key), known, f"field of {where}")
         old, place = getattr(value, key), f"{where}.{key}"
         if isinstance(given, Mapping) and old is None:
-            old = next((kind() for kind in get_args(hints[key]) if is_dataclass(kind)), None)
+            old = next((kind() for kind in get_args(hints[key]) if is_dataclass(kind) and isinstance(kind, type)), None)
         nested = is_dataclass(old) and isinstance(given, Mapping)
         new[key] = change(old, given, place) if nested else _checked(hints[key], given, place)
     try:
-        return cast(T, replace(value, **new))  # type: ignore[type-var]
+        return replace(value, **new)  # type: ignore[type-var]
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
@@ -111,7 +111,7 @@ def _put(config: object, path: list[str], value: object, item: str) -> dict[str,
 def _checked(hint: object, value: object, where: str) -> object:
     value = tuple(value) if isinstance(value, list) else value
     try:
-        return TypeAdapter(hint).validate_python(value, strict=True)
+        return cast(object, TypeAdapter(hint).validate_python(value, strict=True))  # type: ignore[arg-type]
     except ValidationError as error:
         reasons = "; ".join(sorted({problem["msg"] for problem in error.errors()}))
         raise ValueError(f"{where} = {value!r} has the wrong type: {reasons}.") from error

@@ -92,6 +92,11 @@ class Experiment:
     fprs: tuple[float, ...] = (0.01, 0.001)
     confidence: float = 0.95
 
+    @property
+    def provenance(self) -> Provenance:
+        """How membership came about: drawn here, or as the config says of a checkpoint."""
+        return self.target.provenance if isinstance(self.target, Checkpoint) else "random_split"
+
 
 def experiment(config: Mapping[str, object]) -> Experiment:
     """An experiment from the fields of a config; ValueError for anything that does not fit."""
@@ -101,7 +106,8 @@ def experiment(config: Mapping[str, object]) -> Experiment:
     sweeps = given.pop("sweeps", None) or {}
     shadows = given.pop("shadows", None) or {}
     result = change(Experiment(), given, "the config")
-    result = replace(result, target=named({**RECIPES, "checkpoint": Checkpoint()}, target, "target"))
+    targets: dict[str, LanguageRecipe | Checkpoint] = {**RECIPES, "checkpoint": Checkpoint()}
+    result = replace(result, target=named(targets, target, "target"))
     if not isinstance(shadows, Mapping):
         raise ValueError(f"shadows takes fields and values, but is {shadows!r}.")
     recipe = shadows.get("recipe")

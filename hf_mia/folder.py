@@ -12,15 +12,12 @@ from hf_mia.core import Evidence
 from hf_mia.experiment import Experiment, mapping
 from hf_mia.figures import curve_figure, histogram_figure, roc_figure, scores_figure
 from hf_mia.run import Played, report_json, write_json
-from hf_mia.signals.language import LogRankHistogram, vocabulary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hf_mia.runner import Runner
 
-
-def write_folder(folder: Path, experiment: Experiment, played: Played, ask: Runner) -> None:
+def write_folder(folder: Path, experiment: Experiment, played: Played) -> None:
     """Write all of a run; what stood there under the same names is replaced, each file whole."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(mapping(experiment), sort_keys=False), encoding="utf-8")
@@ -30,7 +27,7 @@ def write_folder(folder: Path, experiment: Experiment, played: Played, ask: Runn
         _write_evidence(target, place / "target.parquet")
         for number, shadow in enumerate(shadows, 1):
             _write_evidence(shadow, place / f"shadow-{number:03d}.parquet")
-    _write_figures(folder / "figures", experiment, played, ask)
+    _write_figures(folder / "figures", experiment, played)
     write_json(report_json(experiment, played), folder / "report.json")
 
 
@@ -54,9 +51,9 @@ def read_evidence(path: Path) -> Evidence:
     return Evidence(features, member, tuple(table["unit"].to_pylist()))
 
 
-def _write_figures(folder: Path, experiment: Experiment, played: Played, ask: Runner) -> None:
+def _write_figures(folder: Path, experiment: Experiment, played: Played) -> None:
     figures = {"roc": roc_figure([*played.reports.values(), played.control]), "scores": scores_figure(played.headline)}
-    figures["ranks"] = _rank_figure(played, ask)
+    figures["ranks"] = _rank_figure(played)
     for title, rows in played.sweeps.items():
         sweep = experiment.sweeps[title]
         drawn = [i for i, value in enumerate(sweep.values) if value is not None]
@@ -68,15 +65,11 @@ def _write_figures(folder: Path, experiment: Experiment, played: Played, ask: Ru
         figure.savefig(folder / f"{name}.png", dpi=150)
 
 
-def _rank_figure(played: Played, ask: Runner) -> Figure:
-    """The share of words at each rank, members against non-members, with the spread over users."""
-    signal = LogRankHistogram(bins=40)
-    answers = ask(played.target.model, signal.probe, played.target.pool.records)
-    counts = signal.read(answers, played.target.pool)
-    shares = counts / counts.sum(axis=1, keepdims=True)
+def _rank_figure(played: Played) -> Figure:
+    """The share of words at each rank, members against non-members, with a 95 % band over users."""
+    shares, edges = played.ranks
     inside = played.target.member == 1
-    edges = np.exp(np.linspace(0, np.log1p(vocabulary(next(iter(answers)))), signal.bins + 1))
-    spread = tuple(1.96 * s.std(axis=0) / np.sqrt(len(s)) for s in (shares[inside], shares[~inside]))
-    return histogram_figure(
-        shares[inside].mean(0), shares[~inside].mean(0), edges, "1 + rank of the true word", (spread[0], spread[1])
-    )
+    sides = shares[inside], shares[~inside]
+    members, nonmembers = (1.96 * side.std(axis=0) / np.sqrt(len(side)) for side in sides)
+    means = (side.mean(axis=0) for side in sides)
+    return histogram_figure(*means, edges, "1 + rank of the true word", (members, nonmembers))

@@ -56,7 +56,7 @@ class TextCollate(Collate):
         ids, starts = opening + ids, [1] * len(opening) + starts
         size = self.context or max(len(ids), 2)
         items, done = [], 1  # position 0 has nothing before it
-        while not items or done < len(ids):  # one item at least, if nothing of it is scored: the model says its answers
+        while done < len(ids):
             left = 0 if done == 1 else done - size // 2
             right = min(left + size, len(ids))
             scored = [int(done <= i) for i in range(left, right)]
@@ -71,7 +71,7 @@ class TextCollate(Collate):
     def pad(self, items: Sequence[Item]) -> Batch:
         import torch
 
-        width = max(2, *(item.size for item in items))  # one column would look like an answer about the whole row
+        width = max(item.size for item in items)
         arrays = {name: np.zeros((len(items), width), dtype=np.int64) for name in ("input_ids", "starts", "scored")}
         mask = np.zeros((len(items), width), dtype=np.int64)
         for row, item in enumerate(items):
@@ -171,7 +171,10 @@ def _tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+        tokenizer = cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+        if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # what transformers makes of a folder without files
+            raise ValueError("its vocabulary is empty")
+        return tokenizer
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"model {source!r} has no tokenizer that transformers can load ({error}). Save the one that "

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hf_mia.collate import Batch
 from hf_mia.core import Probe
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
-CACHED = 2**18  # float32 numbers that stay in a CPU's cache while they are read several times
+LOGITS = 6 * 2**20  # logits that exist at once: above 32 MB, the C library would clear fresh memory for every piece
+CACHED = 2**18  # logits that stay in a CPU's cache while they are read several times
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,12 @@ class Tokens(Probe):
 
     Answers, each (rows, length): `token` (id), `start` (1 where it begins a word), `rank` (number of tokens with a
     strictly higher logit, as AuditMI counts), `logprob` (nats), and `mean` and `deviation` of log p under p (for
-    Min-K%++); and `vocabulary` (rows, 1), the number of tokens ranked. The head is applied to `rows` hidden states at
-    a time, so logits of a whole batch never exist where the model's logits are its head's output: enough rows to make
-    one pass over the head's weights worth while.
+    Min-K%++); and `vocabulary` (rows, 1), the number of tokens ranked. The head is applied to at most
+    `rows` hidden states at a time, so logits of a whole batch never exist where the model's logits are its head's
+    output; fewer rows would spend their time on reading the head's weights.
     """
 
-    rows: int = 128
+    rows: int = 512
 
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         import torch
@@ -54,30 +56,35 @@ class Tokens(Probe):
     def _logits(
         self, module: torch.nn.Module, batch: Batch, before: torch.Tensor
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        """Logits of the scored positions, `rows` at a time, with where each piece begins."""
+        """Logits of the scored positions, some rows at a time, with where each piece begins."""
+        model = cast("PreTrainedModel", module)
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        head = _head(module, {name: tensor[:1, :8] for name, tensor in inputs.items()})
+        sample = {name: tensor[:1, :8] for name, tensor in inputs.items()}
+        expected = model(**sample).logits
+        head = _head(model, sample, expected)
         if head is None:
-            states, head = module(**inputs).logits[:, :-1][before], _identity
+            states, head = model(**inputs).logits[:, :-1][before], _identity
         else:
-            states = module.base_model(**inputs).last_hidden_state[:, :-1][before]
-        for at in range(0, max(1, len(states)), self.rows):  # once even where nothing is scored
-            yield at, head(states[at : at + self.rows])
+            states = model.base_model(**inputs).last_hidden_state[:, :-1][before]
+        rows = max(1, min(self.rows, LOGITS // expected.shape[-1]))
+        for at in range(0, len(states), rows):
+            yield at, head(states[at : at + rows])
 
 
 def _identity(logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _head(module: torch.nn.Module, sample: Batch) -> torch.nn.Module | None:
+def _head(
+    model: PreTrainedModel, sample: Batch, expected: torch.Tensor
+) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """The output layer, if on a small sample it gives the model's own logits (no scaling, no soft cap after it)."""
     import torch
 
-    head = module.get_output_embeddings()
-    if head is None or module.base_model is module:
+    head: Callable[[torch.Tensor], torch.Tensor] | None = model.get_output_embeddings()
+    if head is None or model.base_model is model:
         return None
-    expected = module(**sample).logits
-    found = head(module.base_model(**sample).last_hidden_state)
+    found = head(model.base_model(**sample).last_hidden_state)
     return head if found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-4, atol=1e-4) else None
 
 
@@ -86,7 +93,7 @@ def _read(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     import torch
 
     rows = max(1, CACHED // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(logits))
-    pairs = zip(logits.split(rows), target[:, None].split(rows), strict=True)
+    pairs = zip(torch.split(logits, rows), torch.split(target[:, None], rows), strict=True)
     return torch.cat([_summary(some.float(), own) for some, own in pairs])
 
 

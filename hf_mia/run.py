@@ -17,6 +17,7 @@ from hf_mia.progress import bar
 from hf_mia.report import Report
 from hf_mia.runner import Runner
 from hf_mia.setting import Setting, games
+from hf_mia.signals.language import LogRankHistogram, vocabulary
 
 LIMITS = (
     "Membership inference is evidence, not proof: a score says how much more likely membership is, for this model, "
@@ -24,17 +25,27 @@ LIMITS = (
     "A weak result bounds the attacks tried here, not all attacks.",
     "Thresholds were chosen on shadows; intervals cover the sampling of units, not the retraining of the target.",
 )
+PROVENANCE = {
+    "random_split": "Members were drawn at random, so they differ from non-members in nothing but membership.",
+    "canary": "Members are inserted records, which may be easier or harder to find than natural ones.",
+    "post_hoc": "Members and non-members were collected apart: a difference between them can look like a leak.",
+    "unknown": "How members came to be members is unknown: a difference between the sides can look like a leak.",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Played:
-    """What an audit found: a report an attack, the reports of each sweep's table, and the blind control."""
+    """What an audit found: a report an attack, the reports of each sweep's table, and the blind control.
+
+    `ranks` are the target's shares of words (units, bins) by the rank of the true word, and the edges of 1 + rank.
+    """
 
     reports: Mapping[str, Report]
     evidence: Mapping[str, tuple[Evidence, list[Evidence]]] = field(repr=False)
     sweeps: Mapping[str, Mapping[str, list[Report]]]
     control: Report
     target: Game
+    ranks: tuple[Floats, Floats]
     facts: Mapping[str, object]
 
     @property
@@ -79,7 +90,7 @@ def play(setting: Setting, cache: Path) -> Played:
                     progress(done, total, called)
     blind = blind_scores(_texts(target), target.member == 1)
     control = replace(next(iter(reports.values())), name="blind (no model)", scores=blind, threshold=0.0)
-    return Played(reports, evidence, sweeps, control, target, _facts(setting, target, ask))
+    return Played(reports, evidence, sweeps, control, target, _ranks(target, ask), _facts(setting, target, ask))
 
 
 def _decided(
@@ -94,6 +105,14 @@ def _texts(game: Game) -> Iterator[Iterable[str]]:
     order = np.argsort(game.pool.unit, kind="stable")
     for rows in np.split(order, np.cumsum(np.bincount(game.pool.unit))[:-1]):
         yield game.pool.records.select(rows)["text"]
+
+
+def _ranks(target: Game, ask: Runner) -> tuple[Floats, Floats]:
+    signal = LogRankHistogram()
+    answers = ask(target.model, signal.probe, target.pool.records)
+    counts = signal.read(answers, target.pool)
+    edges = np.exp(np.linspace(0, np.log1p(vocabulary(next(iter(answers)))), signal.bins + 1))
+    return counts / counts.sum(axis=1, keepdims=True), edges
 
 
 def _facts(setting: Setting, target: Game, ask: Runner) -> dict[str, object]:
@@ -116,6 +135,7 @@ def _facts(setting: Setting, target: Game, ask: Runner) -> dict[str, object]:
     share = misses / np.maximum(words, 1)
     return {
         "target": {"name": target.model.name, "key": target.model.key},
+        "membership_provenance": setting.experiment.provenance,
         "access": "rank and log-probability of each true next token, given the true text before it",
         "users": {
             "members": int(target.member.sum()),
@@ -164,7 +184,7 @@ def report_json(experiment: Experiment, played: Played) -> dict[str, object]:
         "attacks": attacks,
         "sweeps": tables,
         "control": control,
-        "limits": list(LIMITS),
+        "limits": [*LIMITS, PROVENANCE[experiment.provenance]],
     }
 
 

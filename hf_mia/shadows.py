@@ -84,7 +84,7 @@ class Job:
         """Where the cache keeps the model: a name made of everything that decides its weights."""
         key = content_key(
             [
-                repr(replace(self.recipe)),
+                repr(self.recipe),
                 records_key(self.records, self.recipe.columns),
                 tokenizer_key(self.processor),
                 str(self.seed),

@@ -85,7 +85,7 @@ def shuffled_share(corpus: Pool, share: float, seed: int) -> Booleans:
     counts = np.bincount(corpus.unit, minlength=len(corpus.names))
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return rank < np.ceil(share * counts)[corpus.unit]
+    return np.asarray(rank < np.ceil(share * counts)[corpus.unit], dtype=np.bool_)
 
 
 def _load(data: Data) -> Dataset:

@@ -67,6 +67,7 @@ class LanguageRecipe(Recipe):
         module = self.module(processor)
         fit(module, windows(records, processor, self.window), self, seed, folder, accelerator, progress)
         if accelerator.is_main_process or not self.together:
+            module.should_save_on_this_rank = lambda _: True  # transformers saves on rank 0 only; this one is ours
             module.to("cpu").save_pretrained(folder)
             processor.save_pretrained(folder)
 

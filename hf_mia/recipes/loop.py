@@ -46,14 +46,14 @@ def fit(
     for epoch in range(first, plan.epochs):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         torch.manual_seed(seed * 1_000_003 + epoch)
-        for step, rows in enumerate(torch.randperm(len(windows), generator=generator).split(plan.batch)):
+        for step, rows in enumerate(torch.split(torch.randperm(len(windows), generator=generator), plan.batch)):
             if plan.together and len(rows) >= accelerator.num_processes:
                 rows = rows[accelerator.process_index :: accelerator.num_processes]
             tokens = windows[rows].to(accelerator.device).long()
             with cast:
                 loss = plan.loss(answer(input_ids=tokens[:, :-1]).logits, tokens[:, 1:])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             if plan.clip is not None:
                 torch.nn.utils.clip_grad_norm_(module.parameters(), plan.clip)
             optimizer.step()

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
-class RecurrentConfig(PretrainedConfig):
+class RecurrentConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
     """The sizes of a recurrent language model; `cell` is "lstm" or "gru"."""
 
     model_type = "hf_mia_recurrent"
@@ -38,7 +38,7 @@ class RecurrentConfig(PretrainedConfig):
         super().__init__(**kwargs)  # type: ignore[arg-type]
 
 
-class RecurrentPreTrainedModel(PreTrainedModel):
+class RecurrentPreTrainedModel(PreTrainedModel):  # type: ignore[misc, unused-ignore]
     """What both recurrent classes share: how weights begin, and where the base model hangs."""
 
     config_class = RecurrentConfig
@@ -74,7 +74,7 @@ class RecurrentModel(RecurrentPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.embedding
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.embedding = value
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> BaseModelOutput:
@@ -95,7 +95,7 @@ class RecurrentForCausalLM(RecurrentPreTrainedModel):
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def set_output_embeddings(self, value: nn.Module) -> None:
+    def set_output_embeddings(self, value: nn.Linear) -> None:
         self.lm_head = value
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> CausalLMOutput:
