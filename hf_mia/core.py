@@ -151,8 +151,9 @@ class Scorer:
 
 
 class Attack(ABC):
-    """How to decide. `fit` is the one method to write; `compares` asks every shadow about every game's units."""
+    """How to decide, by one method, `fit`, and `least` shadows; if it `compares`, each is asked about all games' units."""
 
+    least: ClassVar[int] = 0
     compares: ClassVar[bool] = False
     signal: Signal
 

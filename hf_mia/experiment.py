@@ -69,6 +69,10 @@ class Shadows:
     changes: tuple[Mapping[str, object], ...] = ()
     data: Data | None = None
 
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise ValueError(f"count must be 0 or more shadows, but is {self.count}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
@@ -92,6 +96,16 @@ class Experiment:
     fprs: tuple[float, ...] = (0.01, 0.001)
     confidence: float = 0.95
 
+    def __post_init__(self) -> None:
+        if not all(0 < fpr < 1 for fpr in (*self.fprs, self.confidence)):
+            raise ValueError(f"fprs and confidence must lie between 0 and 1, but are {self.fprs}, {self.confidence}: "
+                             "write one percent as 0.01.")  # fmt: skip
+        swept_ = [PAPERS[name] for sweep in self.sweeps.values() for name in sweep.attacks if name in PAPERS]
+        for attack in (*self.attacks.values(), *swept_):
+            if attack.least > self.shadows.count:
+                raise ValueError(f"{attack} takes {attack.least} shadows or more, but shadows.count is "
+                                 f"{self.shadows.count}: raise it, or leave the attack out.")  # fmt: skip
+
     @property
     def provenance(self) -> Provenance:
         """How membership came about: drawn here, or as the config says of a checkpoint."""
@@ -101,23 +115,25 @@ class Experiment:
 def experiment(config: Mapping[str, object]) -> Experiment:
     """An experiment from the fields of a config; ValueError for anything that does not fit."""
     given = dict(config)
-    target = given.pop("target", "lstm")
-    attacks = given.pop("attacks", None)
-    sweeps = given.pop("sweeps", None) or {}
-    shadows = given.pop("shadows", None) or {}
-    result = change(Experiment(), given, "the config")
+    target, own, specs, sweeps = (given.pop(name, None) for name in ("target", "shadows", "attacks", "sweeps"))
     targets: dict[str, LanguageRecipe | Checkpoint] = {**RECIPES, "checkpoint": Checkpoint()}
-    result = replace(result, target=named(targets, target, "target"))
-    if not isinstance(shadows, Mapping):
-        raise ValueError(f"shadows takes fields and values, but is {shadows!r}.")
-    recipe = shadows.get("recipe")
-    plain = change(Shadows(), {k: v for k, v in shadows.items() if k != "recipe"}, "shadows")
-    result = replace(
-        result, shadows=replace(plain, recipe=named(RECIPES, recipe, "shadows.recipe") if recipe else None)
+    shadows = _shadows(own or {})
+    beside = {name: PAPERS[name] for name in BESIDE if PAPERS[name].least <= shadows.count}
+    parts = replace(
+        Experiment(),
+        target=named(targets, target or "lstm", "target"),
+        shadows=shadows,
+        attacks=beside if specs is None else _attacks(specs),
+        sweeps=_sweeps(sweeps or {}),
     )
-    if attacks is not None:
-        result = replace(result, attacks=_attacks(attacks))
-    return replace(result, sweeps=_sweeps(sweeps))
+    return change(parts, given, "the config")
+
+
+def _shadows(given: object) -> Shadows:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"shadows takes fields and values, but is {given!r}.")
+    recipe = named(RECIPES, given["recipe"], "shadows.recipe") if given.get("recipe") else None
+    return replace(change(Shadows(), {k: v for k, v in given.items() if k != "recipe"}, "shadows"), recipe=recipe)
 
 
 def _attacks(specs: object) -> dict[str, Attack]:
@@ -127,7 +143,7 @@ def _attacks(specs: object) -> dict[str, Attack]:
         )
     found: dict[str, Attack] = {}
     for spec in specs:
-        attack = named(PAPERS, spec, "attacks")
+        attack = named(PAPERS, spec, "attack")
         found[label(spec["name"] if isinstance(spec, Mapping) else spec, attack)] = attack
     return found
 
@@ -145,7 +161,7 @@ def _sweeps(specs: object) -> dict[str, Sweep]:
 
 def swept(attack: str, path: str, value: float | int | None) -> Attack:
     """The named attack with the field at a dotted path changed."""
-    check_name(attack, PAPERS, "sweeps.attacks")
+    check_name(attack, PAPERS, "attack")
     changes: object = value
     for part in reversed(path.split(".")):
         changes = {part: changes}

@@ -69,7 +69,7 @@ def _rank_figure(played: Played) -> Figure:
     """The share of words at each rank, members against non-members, with a 95 % band over users."""
     shares, edges = played.ranks
     inside = played.target.member == 1
-    sides = shares[inside], shares[~inside]
-    members, nonmembers = (1.96 * side.std(axis=0) / np.sqrt(len(side)) for side in sides)
-    means = (side.mean(axis=0) for side in sides)
-    return histogram_figure(*means, edges, "1 + rank of the true word", (members, nonmembers))
+    members, nonmembers = shares[inside], shares[~inside]
+    bands = [1.96 * side.std(axis=0) / np.sqrt(len(side)) for side in (members, nonmembers)]
+    label = "1 + rank of the true word"
+    return histogram_figure(members.mean(axis=0), nonmembers.mean(axis=0), edges, label, (bands[0], bands[1]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -12,6 +12,8 @@ from hf_mia.core import Probe
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+    Head = Callable[[torch.Tensor], torch.Tensor]
 
 LOGITS = 6 * 2**20  # logits that exist at once: above 32 MB, the C library would clear fresh memory for every piece
 CACHED = 2**18  # logits that stay in a CPU's cache while they are read several times
@@ -35,13 +37,11 @@ class Tokens(Probe):
 
         ids, scored = batch["input_ids"], batch["scored"]
         before = scored[:, 1:]
-        target = ids[:, 1:][before]
         with torch.inference_mode():
-            found, size = [], 0
-            for at, logits in self._logits(module, batch, before):
-                found.append(_read(logits, target[at : at + len(logits)]))
-                size = logits.shape[1]
-            numbers = torch.cat(found)
+            states, head, size = _states(cast("PreTrainedModel", module), batch, before)
+            rows = max(1, min(self.rows, LOGITS // size))
+            pieces = zip(torch.split(states, rows), torch.split(ids[:, 1:][before], rows), strict=True)
+            numbers = torch.cat([_read(head(some), target) for some, target in pieces])
             if not torch.isfinite(numbers).all():
                 raise ValueError(
                     "the model answers with NaN or infinity: its weights are broken, or its dtype overflows."
@@ -53,35 +53,27 @@ class Tokens(Probe):
             answers[name] = whole.int() if name == "rank" else whole
         return {**answers, "vocabulary": torch.full((len(ids), 1), size, dtype=torch.int32, device=ids.device)}
 
-    def _logits(
-        self, module: torch.nn.Module, batch: Batch, before: torch.Tensor
-    ) -> Iterator[tuple[int, torch.Tensor]]:
-        """Logits of the scored positions, some rows at a time, with where each piece begins."""
-        model = cast("PreTrainedModel", module)
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        sample = {name: tensor[:1, :8] for name, tensor in inputs.items()}
-        expected = model(**sample).logits
-        head = _head(model, sample, expected)
-        if head is None:
-            states, head = model(**inputs).logits[:, :-1][before], _identity
-        else:
-            states = model.base_model(**inputs).last_hidden_state[:, :-1][before]
-        rows = max(1, min(self.rows, LOGITS // expected.shape[-1]))
-        for at in range(0, len(states), rows):
-            yield at, head(states[at : at + rows])
+
+def _states(model: PreTrainedModel, batch: Batch, before: torch.Tensor) -> tuple[torch.Tensor, Head, int]:
+    """What stands before each scored token (n, ...), what makes logits (n, V) of it, and V."""
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    sample = {name: tensor[:1, :8] for name, tensor in inputs.items()}
+    expected = model(**sample).logits
+    head = _head(model, sample, expected)
+    if head is None:
+        return model(**inputs).logits[:, :-1][before], _identity, expected.shape[-1]
+    return model.base_model(**inputs).last_hidden_state[:, :-1][before], head, expected.shape[-1]
 
 
 def _identity(logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _head(
-    model: PreTrainedModel, sample: Batch, expected: torch.Tensor
-) -> Callable[[torch.Tensor], torch.Tensor] | None:
+def _head(model: PreTrainedModel, sample: Batch, expected: torch.Tensor) -> Head | None:
     """The output layer, if on a small sample it gives the model's own logits (no scaling, no soft cap after it)."""
     import torch
 
-    head: Callable[[torch.Tensor], torch.Tensor] | None = model.get_output_embeddings()
+    head: Head | None = model.get_output_embeddings()
     if head is None or model.base_model is model:
         return None
     found = head(model.base_model(**sample).last_hidden_state)

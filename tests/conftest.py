@@ -62,7 +62,9 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory, gpt2_folder: Path) -
     """A cache that two processes of one launch filled: answers about `small_pool`, and the models of `worlds.jobs`."""
     folder = tmp_path_factory.mktemp("two")
     script = folder / "launched.py"
-    script.write_text(worlds.LAUNCHED.format(tests=str(Path(__file__).parent), cache=str(folder), model=str(gpt2_folder)))
+    script.write_text(
+        worlds.LAUNCHED.format(tests=str(Path(__file__).parent), cache=str(folder), model=str(gpt2_folder))
+    )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)

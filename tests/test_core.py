@@ -18,7 +18,9 @@ from hf_mia.signals.language import MeanRank
 
 
 def pool(units: list[int], names: tuple[str, ...]) -> Pool:
-    return Pool(Dataset.from_dict({"text": [str(i) for i in range(len(units))]}), np.array(units, dtype=np.int64), names)
+    return Pool(
+        Dataset.from_dict({"text": [str(i) for i in range(len(units))]}), np.array(units, dtype=np.int64), names
+    )
 
 
 @pytest.mark.parametrize(

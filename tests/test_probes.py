@@ -144,9 +144,7 @@ def long_text(collate: TextCollate, words: int) -> list[int]:
 
 @pytest.mark.parametrize("context", [2, 3, 8, 16])
 @pytest.mark.parametrize("words", [1, 2, 7, 15, 16, 17, 40, 101])
-def test_a_text_beyond_the_context_is_scored_with_every_token_once(
-    gpt2_folder: Path, context: int, words: int
-) -> None:
+def test_a_text_beyond_the_context_is_scored_with_every_token_once(gpt2_folder: Path, context: int, words: int) -> None:
     collate = TextCollate(language_model(gpt2_folder).collate.tokenizer, context)
     ids = long_text(collate, words)
     text = " ".join(collate.tokenizer.convert_ids_to_tokens(ids))

@@ -114,9 +114,7 @@ def shard(model: Model, pool: Pool, cache: Path) -> tuple[Path, Rows]:
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "garbage", "flipped", "deleted"])
-def test_a_damaged_shard_is_asked_again_and_named(
-    model: Model, small_pool: Pool, tmp_path: Path, damage: str
-) -> None:
+def test_a_damaged_shard_is_asked_again_and_named(model: Model, small_pool: Pool, tmp_path: Path, damage: str) -> None:
     path, before = shard(model, small_pool, tmp_path)
     data = bytearray(path.read_bytes())
     if damage == "deleted":

@@ -144,10 +144,10 @@ def test_frequency_rank_histogram(top: int | None) -> None:
     ranks = [np.minimum(r, top or V) for r in pooled("rank")]
     common = [np.array([place[int(t)] for t in tokens]) for tokens in pooled("token")]
     shifts = [r - c for r, c in zip(ranks, common, strict=True)]
-    signal = FrequencyRankHistogram(bins=41, top=top).learn([[ragged(shadow[:50]), ragged(shadow[50:120])], [ragged(shadow[120:])]])
-    np.testing.assert_allclose(
-        signal.read(CHUNKS, POOL), counted(shifts, np.linspace(-V, V, 42)), rtol=1e-12
+    signal = FrequencyRankHistogram(bins=41, top=top).learn(
+        [[ragged(shadow[:50]), ragged(shadow[50:120])], [ragged(shadow[120:])]]
     )
+    np.testing.assert_allclose(signal.read(CHUNKS, POOL), counted(shifts, np.linspace(-V, V, 42)), rtol=1e-12)
 
 
 def test_signals_that_count_words_say_when_there_is_nothing_to_count() -> None:

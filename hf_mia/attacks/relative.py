@@ -20,8 +20,9 @@ class Relative(Attack):
     users). Needs 2 shadows or more.
     """
 
-    attack: Attack
+    least: ClassVar[int] = 2
     compares: ClassVar[bool] = True
+    attack: Attack
 
     @property
     def signal(self) -> Signal:  # type: ignore[override]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -55,6 +55,7 @@ class ShadowClassifier(Attack):
     The threshold is the decision function's own, 0.
     """
 
+    least: ClassVar[int] = 1
     signal: Signal
     classifier: Classifier = LinearSVC()
 

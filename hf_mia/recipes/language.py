@@ -42,6 +42,11 @@ class LanguageRecipe(Recipe):
     compile: bool = False
     together: bool = False
 
+    def __post_init__(self) -> None:
+        for name, lowest in (("epochs", 0), ("batch", 1), ("window", 1), ("learning_rate", 0)):
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, but is {getattr(self, name)}.")
+
     @abstractmethod
     def module(self, processor: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The model before training."""
