@@ -98,7 +98,6 @@ class Signal(ABC):
     @property
     @abstractmethod
     def probe(self) -> Probe: ...
-
     @abstractmethod
     def measure(self, answers: Answers) -> Floats:
         """One row of numbers (records, d) for each record of a chunk."""
@@ -151,7 +150,7 @@ class Scorer:
 
 
 class Attack(ABC):
-    """How to decide, by one method, `fit`, and `least` shadows; if it `compares`, each is asked about all games' units."""
+    """How to decide: write `fit`. Takes `least` shadows; if it `compares`, each is asked about every game's units."""
 
     least: ClassVar[int] = 0
     compares: ClassVar[bool] = False

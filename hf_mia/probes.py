@@ -30,7 +30,7 @@ class Tokens(Probe):
     output; fewer rows would spend their time on reading the head's weights.
     """
 
-    rows: int = 512
+    rows: int = 1024
 
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         import torch

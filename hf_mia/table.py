@@ -43,10 +43,15 @@ def _print_table(
     from rich import box
     from rich.table import Table
 
-    columns = ["attack", *(HEADS.get(name, name) for name in reports[0].summary()), *(["over blind"] if above else [])]
+    columns = ["attack", *(HEADS.get(name, name) for name in reports[0].summary()), *(["−blind"] if above else [])]
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, justify="left" if column == "attack" else "right", no_wrap=column != "attack")
+        table.add_column(
+            column,
+            justify="left" if column == "attack" else "right",
+            no_wrap=column != "attack",
+            min_width=16 if column == "attack" else None,
+        )
     for report in reports:
         estimates = [*report.summary().values(), *([above[report.name]] if above and report.name in above else [])]
         table.add_row(report.name, *map(_cell, estimates))
@@ -56,5 +61,6 @@ def _print_table(
 def _cell(estimate: Estimate) -> str:
     if estimate.value is None:
         return "n/a"
-    limits = [f"{end:.2f}".replace("0.", ".", 1) for end in (estimate.low, estimate.high) if end is not None]
+    ends = [f"{end:.2f}" for end in (estimate.low, estimate.high) if end is not None]
+    limits = [end.replace("0.", ".", 1).replace("1.00", "1") for end in ends]
     return f"{estimate.value:.3f}\n[dim]{'–'.join(limits)}[/dim]"

@@ -26,6 +26,11 @@ CHANGES: dict[str, dict[str, object]] = {  # one deep change an entry, so that t
     "mean-rank": {"signal": {"top": 5}},
     "mean-log-rank": {"signal": {"top": 50, "first_subword": True}},
     "mean-loss": {"signal": {"first_subword": True}},
+    "relative-log-rank": {"attack": {"signal": {"top": 20}}},
+    "auditmi-random-texts": {"signal": {"texts": 2, "seed": 9, "signal": {"top": 10}}},
+    "auditmi-rarest-texts": {"signal": {"texts": 2}},
+    "auditmi-relative-random-texts": {"attack": {"signal": {"texts": 2}}},
+    "auditmi-relative-rarest-texts": {"attack": {"signal": {"texts": 2}, "classifier": {"C": 0.1}}},
     "reference": {"attack": {"signal": {"first_subword": True}}},
 }
 

@@ -16,6 +16,7 @@ from hf_mia.core import Model
 from hf_mia.models import TextCollate, language_model
 from hf_mia.probes import Tokens
 
+PROBE = Tokens()
 TEXTS = [text for user in texts(3, 6, seed=8) for text in user]
 
 
@@ -53,7 +54,7 @@ def naive(module: torch.nn.Module, ids: list[int], scored: list[int]) -> dict[st
     return {name: np.array(values) for name, values in found.items()}
 
 
-def check(module: torch.nn.Module, collate: TextCollate, batch: int = 7, probe: Tokens = Tokens()) -> None:
+def check(module: torch.nn.Module, collate: TextCollate, batch: int = 7, probe: Tokens = PROBE) -> None:
     items = collate.encode({"text": TEXTS})
     for item, answer in zip(items, asked(module, collate, batch, probe), strict=True):
         ids, scored = list(item.values["input_ids"]), list(item.values["scored"])

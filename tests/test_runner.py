@@ -1,4 +1,4 @@
-"""Asking in chunks: the same answers however the work is cut or spread, damage repaired, nothing stale, nothing lost."""
+"""Asking in chunks: the same answers however the work is cut or spread, damage repaired, nothing stale or lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an experiment to its games: users never split, no confound by the vocabulary, shares and other domains honest."""
+"""From an experiment to its games: users never split, no confound by the vocabulary, honest shares and domains."""
 
 from __future__ import annotations
 

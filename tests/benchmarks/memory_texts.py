@@ -1,0 +1,81 @@
+"""Peak memory of asking a tiny LSTM about 100,000 texts and reading `RankHistogram`, over that of 10,000, one run each.
+
+The floor is 1: texts lie on the disk, memory-mapped, and so do the answers; what must grow is 8 bytes a text (its user)
+and the paths of the shards. Each side is a process of its own, of which the system tells the peak. Pages of mapped files
+count there, so the texts are short: 10 words.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from measured import verdict
+
+FEW, MANY, USERS, WORDS, BAR = 10_000, 100_000, 100, 300, 1.10
+
+
+def peak(count: int) -> int:
+    """Peak memory in KiB, in a process of its own, which starts without what this one holds."""
+    command = [sys.executable, __file__, str(count)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return int(answer.stdout.split()[-1])
+
+
+def write(path: Path, count: int) -> None:
+    """A Parquet file of texts of 10 words, a piece at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(0)
+    with pq.ParquetWriter(path, pa.schema([("text", pa.string())])) as writer:
+        for at in range(0, count, 1000):
+            words = rng.zipf(1.5, (min(1000, count - at), 10)) % WORDS
+            writer.write_table(pa.table({"text": [" ".join(f"w{word}" for word in text) for text in words]}))
+
+
+def ask(count: int, folder: Path) -> int:
+    """Ask, read, and say this process's peak."""
+    import torch
+    from datasets import load_dataset
+
+    from hf_mia.core import Model, Pool
+    from hf_mia.models import TextCollate
+    from hf_mia.recipes.recurrent import RecurrentConfig, RecurrentForCausalLM
+    from hf_mia.recipes.vocabulary import word_tokenizer
+    from hf_mia.runner import Runner
+    from hf_mia.signals.language import RankHistogram
+
+    torch.set_num_threads(1)
+    write(folder / "texts.parquet", count)
+    records = load_dataset(
+        "parquet", data_files=str(folder / "texts.parquet"), split="train", cache_dir=str(folder / "datasets")
+    )
+    collate = TextCollate(word_tokenizer([" ".join(f"w{i}" for i in range(WORDS))], WORDS + 2))
+    module = RecurrentForCausalLM(RecurrentConfig(WORDS + 2, embedding_size=8, hidden_size=8)).eval()
+    signal, pool = RankHistogram(), Pool(records, np.arange(count) % USERS, tuple(f"user {i}" for i in range(USERS)))
+    answers = Runner(folder / "cache")(Model("tiny", "tiny", collate, lambda: module), signal.probe, records)
+    features = signal.read(answers, pool)
+    assert features.shape == (USERS, signal.bins)
+    assert np.isfinite(features).all()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main() -> int:
+    if len(sys.argv) > 1:
+        with tempfile.TemporaryDirectory() as folder:
+            print(ask(int(sys.argv[1]), Path(folder)))
+        return 0
+    few, many = peak(FEW), peak(MANY)
+    print(f"{FEW:,} texts: {few / 1024:,.0f} MiB, {MANY:,} texts: {many / 1024:,.0f} MiB")
+    return verdict("memory_texts", many / few, BAR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
