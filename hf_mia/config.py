@@ -95,7 +95,11 @@ def override(config: dict[str, object], overrides: Iterable[str]) -> dict[str, o
         path, equals, text = item.partition("=")
         if not equals:
             raise ValueError(f"override {item!r} must be FIELD=VALUE, such as target.epochs=5.")
-        config = _put(config, path.split("."), yaml.load(text, Loader), item)  # noqa: S506  a SafeLoader
+        try:
+            value = yaml.load(text, Loader)  # noqa: S506  a SafeLoader
+        except yaml.YAMLError as error:
+            raise ValueError(f"override {item!r} is not YAML after the `=`: {error}") from error
+        config = _put(config, path.split("."), value, item)
     return config
 
 
@@ -110,6 +114,8 @@ def _put(config: object, path: list[str], value: object, item: str) -> dict[str,
 
 def _checked(hint: object, value: object, where: str) -> object:
     value = tuple(value) if isinstance(value, list) else value
+    if isinstance(hint, type) and hint.__module__.startswith("hf_mia"):
+        raise ValueError(f"{where} = {value!r} must be fields and values, such as {{field: value}}.")
     try:
         return cast(object, TypeAdapter(hint).validate_python(value, strict=True))  # type: ignore[arg-type]
     except ValidationError as error:

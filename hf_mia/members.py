@@ -27,13 +27,13 @@ def members_of(target: Checkpoint, corpus: Pool, data: Data) -> Integers:
             "target.members_file (one user a line) or target.members_column (1 or 0), but "
             f"{[name for name, value in given.items() if value] or 'none'} is set."
         )
-    if target.members_column:
-        names = marked_users(data, target.members_column)
+    place = {name: i for i, name in enumerate(corpus.names)}
+    if target.members_column:  # users with too few texts are out of the audit, marked or not
+        names = [name for name in marked_users(data, target.members_column) if name in place]
     elif target.members_file:
         names = _listed(Path(target.members_file))
     else:
         names = list(target.members)
-    place = {name: i for i, name in enumerate(corpus.names)}
     unknown = [name for name in names if name not in place]
     if unknown:
         near = difflib.get_close_matches(unknown[0], corpus.names, 1)

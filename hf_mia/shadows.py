@@ -84,7 +84,7 @@ class Job:
         """Where the cache keeps the model: a name made of everything that decides its weights."""
         key = content_key(
             [
-                repr(self.recipe),
+                self.recipe.key(),
                 records_key(self.records, self.recipe.columns),
                 tokenizer_key(self.processor),
                 str(self.seed),

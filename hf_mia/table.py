@@ -44,7 +44,7 @@ def _print_table(
     from rich.table import Table
 
     columns = ["attack", *(HEADS.get(name, name) for name in reports[0].summary()), *(["−blind"] if above else [])]
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(
             column,
@@ -55,6 +55,8 @@ def _print_table(
     for report in reports:
         estimates = [*report.summary().values(), *([above[report.name]] if above and report.name in above else [])]
         table.add_row(report.name, *map(_cell, estimates))
+    if above:
+        table.caption = "−blind: how far the AUC is above that of the blind control, which never asks the model."
     console.print(table)
 
 

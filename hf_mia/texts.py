@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 DOCSTRINGS = "docstrings"
+ENCODING = "It is not UTF-8: save it as UTF-8 first."
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".txt": "text"}
 
 
@@ -48,10 +48,9 @@ def load_texts(data: Data) -> Pool:
     _check_column("data.text", data.text, records)
     if data.user is not None:
         _check_column("data.user", data.user, records)
-    texts = [str(text).strip() if text is not None else "" for text in records[data.text]]
-    filled: Booleans = np.array([bool(text) for text in texts], dtype=bool)
+    filled = _filled(data, records)
     if not filled.all():
-        logger.warning("%d of %d texts are empty and are left out.", (~filled).sum(), len(texts))
+        logger.warning("%d of %d texts are empty or have no user, and are left out.", (~filled).sum(), len(filled))
     users = _users(data, records, filled)
     names, unit, counts = np.unique(users, return_inverse=True, return_counts=True)
     if (counts < data.least).any():
@@ -90,6 +89,7 @@ def shuffled_share(corpus: Pool, share: float, seed: int) -> Booleans:
 
 def _load(data: Data) -> Dataset:
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     if data.path == DOCSTRINGS:
         from hf_mia.docstrings import docstring_sentences
@@ -105,11 +105,14 @@ def _load(data: Data) -> Dataset:
         return load_dataset(
             str(path) if path.is_dir() else data.path, data.name, split=data.split, revision=data.revision
         )
-    except UnicodeDecodeError as error:
-        raise ValueError(f"data.path = {data.path!r} is not UTF-8: save it as UTF-8 first.") from error
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UnicodeDecodeError, DatasetsError) as error:
         cause = error.__cause__ or error
-        hint = " It is not UTF-8: save it as UTF-8 first." if "UTF" in str(cause) or "utf-8" in str(cause) else ""
+        coded = (
+            isinstance(error, UnicodeDecodeError)
+            or isinstance(cause, UnicodeDecodeError)
+            or "UTF" in str(cause).upper()
+        )
+        hint = f" {ENCODING}" if coded else ""
         raise ValueError(f"data.path = {data.path!r} could not be loaded: {cause}.{hint}") from error
 
 
@@ -118,11 +121,27 @@ def _check_column(field: str, column: str, records: Dataset) -> None:
         raise ValueError(f"{field} = {column!r} is no column of the data: it has {records.column_names}.")
 
 
+def _column(data: Data, records: Dataset, column: str) -> list[object]:
+    """All values of a column; a text that is not UTF-8 may show itself only here."""
+    try:
+        return [value for rows in records.select_columns([column]).iter(batch_size=4096) for value in rows[column]]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data.path = {data.path!r} could not be read: {error}. {ENCODING}") from error
+
+
+def _filled(data: Data, records: Dataset) -> Booleans:
+    """Which rows (n,) have a text that is not whitespace, and a user."""
+    texts = _column(data, records, data.text)
+    users = texts if data.user is None else _column(data, records, data.user)
+    pairs = zip(texts, users, strict=True)
+    return np.array([bool(text and str(text).strip()) and user is not None for text, user in pairs], dtype=bool)
+
+
 def _users(data: Data, records: Dataset, filled: Booleans) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
     """The user of each text that is not empty."""
     if data.user is not None:
-        users: Sequence[object] = records.select_columns([data.user])[data.user]
-        return np.array([str(user) for user, f in zip(users, filled, strict=True) if f])
+        users = zip(_column(data, records, data.user), filled, strict=True)
+        return np.array([str(user) for user, f in users if f])
     if data.texts_per_user is None:
         raise ValueError("data.user is null, so data.texts_per_user must say how many texts make a pseudo-user.")
     number = np.arange(int(filled.sum())) // data.texts_per_user
@@ -135,14 +154,13 @@ def marked_users(data: Data, column: str) -> list[str]:
         raise ValueError("target.members_column marks users, so data.user must name the column of users.")
     records = _load(data)
     _check_column("target.members_column", column, records)
-    users = np.array([str(user) for user in records[data.user]])
-    marks = np.array([-1 if mark is None else int(mark) for mark in records[column]])
-    if not np.isin(marks, (0, 1)).all():
+    users = _column(data, records, data.user)
+    marks = _column(data, records, column)
+    if strange := {repr(mark) for mark in marks if mark is None or mark not in (0, 1)}:
         raise ValueError(
-            f"target.members_column = {column!r} must be 1 or 0 in every row, but holds "
-            f"{sorted(set(marks.tolist()) - {0, 1})[:3]} (-1: empty)."
+            f"target.members_column = {column!r} must be 1 or 0 in every row, but holds {sorted(strange)[:3]}."
         )
-    inside, outside = set(users[marks == 1]), set(users[marks == 0])
+    inside, outside = ({str(user) for user, mark in zip(users, marks, strict=True) if mark == m} for m in (1, 0))
     if inside & outside:
         raise ValueError(
             f"target.members_column = {column!r} marks some texts of a user 1 and others 0, such as "

@@ -20,8 +20,8 @@ from hf_mia.recipes.language import CausalLM, Recurrent
         ({"split": {"member": 3}}, r"'member' is no field of the config\.split: did you mean 'members'\?"),
         ({"target": "lsmt"}, r"'lsmt' is no target: did you mean 'lstm'\?.*'checkpoint'"),
         ({"target": {"name": "lstm", "epoch": 3}}, r"'epoch' is no field of target: did you mean 'epochs'\?"),
-        ({"attacks": ["audit-mi"]}, r"'audit-mi' is no attacks: did you mean 'auditmi'\?.*'mean-loss'"),
-        ({"attacks": [{"name": "auditmi", "signal": {"tops": 3}}]}, r"'tops' is no field of attacks\.signal.*'top'"),
+        ({"attacks": ["audit-mi"]}, r"'audit-mi' is no attacks?: did you mean 'auditmi'\?.*'mean-loss'"),
+        ({"attacks": [{"name": "auditmi", "signal": {"tops": 3}}]}, r"'tops' is no field of attacks?\.signal.*'top'"),
         ({"shadows": {"counts": 1}}, r"'counts' is no field of shadows: did you mean 'count'\?"),
         ({"shadows": {"recipe": "lsmt"}}, r"'lsmt' is no shadows\.recipe: did you mean 'lstm'"),
         ({"shadows": {"data": {"pth": "x"}}}, r"'pth' is no field of shadows\.data: did you mean 'path'"),
@@ -49,12 +49,8 @@ def test_an_unknown_name_is_answered_with_the_nearest(config: dict[str, object],
         ({"target": {"name": "checkpoint", "members": "ann"}}, r"target\.members = 'ann' has the wrong type"),
         ({"attacks": "auditmi"}, r"attacks takes a list.*'auditmi'"),
         ({"attacks": []}, r"attacks takes a list"),
-        ({"attacks": [{"name": "auditmi", "signal": {"top": 0}}]}, r"attacks\.signal: top must be at least 1"),
-        pytest.param(
-            {"attacks": [{"name": "auditmi", "signal": 3}]},
-            r"signal = 3",
-            marks=pytest.mark.xfail(strict=True, reason="pydantic knows no schema for Signal: not a ValueError"),
-        ),
+        ({"attacks": [{"name": "auditmi", "signal": {"top": 0}}]}, r"attacks?\.signal: top must be at least 1"),
+        pytest.param({"attacks": [{"name": "auditmi", "signal": 3}]}, r"signal = 3"),
         ({"shadows": [1]}, r"shadows takes fields"),
         ({"sweeps": [1]}, r"sweeps takes"),
         ({"sweeps": {"w": {"values": ["a"]}}}, r"values"),
@@ -134,9 +130,6 @@ def test_yaml_runs_nothing(tmp_path: Path, tag: str, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the YAML error of an override is no ValueError: the command line shows a traceback"
-)
 def test_an_override_of_broken_yaml_is_bad_input() -> None:
     with pytest.raises(ValueError, match="attacks"):
         override({}, ["attacks=[unclosed"])

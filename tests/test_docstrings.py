@@ -29,7 +29,7 @@ gained = {{name.partition(".")[0] for name in sys.modules}} - before - set(sys.s
 print(hashlib.sha256(repr(rows.to_dict()).encode()).hexdigest(), *sorted(gained))
 """
 
-DOC = '''Compute the thing that :func:`~a.thing` computes.  It is, e.g. Tuesday, done in one pass [1]_ here.
+DOC = """Compute the thing that :func:`~a.thing` computes.  It is, e.g. Tuesday, done in one pass [1]_ here.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ DOC = '''Compute the thing that :func:`~a.thing` computes.  It is, e.g. Tuesday,
 
     | This is a row of | a table. |
     Too few words.
-    '''
+    """
 PROSE = [
     "Compute the thing that a.thing computes.",
     "The values to be sorted, see the guide for more.",

@@ -13,8 +13,8 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve  # type: ignore[import-untyped, unused-ignore]
 
-from hf_mia.figures import curve_figure, histogram_figure, roc_figure, scores_figure
 from hf_mia.estimates import Estimate, tpr_at
+from hf_mia.figures import curve_figure, histogram_figure, roc_figure, scores_figure
 from hf_mia.report import Report
 
 

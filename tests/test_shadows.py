@@ -125,7 +125,6 @@ def test_a_models_key_covers_everything_that_decides_its_weights(tmp_path: Path)
     assert renamed.folder(tmp_path) == job.folder(tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="the key names a checkpoint that is fine-tuned, not its weights")
 def test_a_fine_tuned_models_key_covers_the_weights_it_starts_from(tmp_path: Path) -> None:
     base = tiny_gpt2(tmp_path / "base")
     recipe = CausalLM(model=str(base), window=8)

@@ -18,10 +18,14 @@ Progress = Callable[[int, int, str], None]  # steps done, steps in all, what to 
 
 
 class Recipe(ABC):
-    """One way of making a model from records. Its `repr` is part of the key under which the model is cached."""
+    """One way of making a model from records."""
 
     columns: ClassVar[tuple[str, ...]]
     together: bool
+
+    def key(self) -> str:
+        """What of the recipe decides a model's weights, for the cache."""
+        return repr(self)
 
     @abstractmethod
     def processor(self, outside: Iterable[str]) -> PreTrainedTokenizerBase:

@@ -158,6 +158,9 @@ class CausalLM(LanguageRecipe):
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     clip: float | None = 1.0
 
+    def key(self) -> str:
+        return f"{self!r} from {language_model(self.model, self.revision).key}"
+
     def processor(self, outside: Iterable[str]) -> PreTrainedTokenizerBase:
         from hf_mia.models import TextCollate
 

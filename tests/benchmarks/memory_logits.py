@@ -1,7 +1,7 @@
-"""The largest tensor that `Tokens` makes, of all that torch computes, over a batch's logits: batch x length x V numbers.
+"""The largest tensor that `Tokens` makes, of all that torch computes, over a batch's logits: batch x length x V.
 
-The floor is the share of one row, 1 / (batch x length): a rank needs a token's whole row of logits. The bare pass, asked
-in the same run, stands at 1. The model's own parameters are not counted: nothing makes them.
+The floor is the share of one row, 1 / (batch x length): a rank needs a token's whole row of logits. The bare pass,
+asked in the same run, stands at 1. The model's own parameters are not counted: nothing makes them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from hf_mia.probes import Tokens
 ROWS, LENGTH, BAR = 16, 128, 0.1
 
 
-class Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the largest storage, in numbers, behind any operator's outputs, views of parameters left out."""
 
     def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.known = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
         self.numbers = 0
 

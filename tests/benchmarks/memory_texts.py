@@ -1,8 +1,8 @@
 """Peak memory of asking a tiny LSTM about 100,000 texts and reading `RankHistogram`, over that of 10,000, one run each.
 
 The floor is 1: texts lie on the disk, memory-mapped, and so do the answers; what must grow is 8 bytes a text (its user)
-and the paths of the shards. Each side is a process of its own, of which the system tells the peak. Pages of mapped files
-count there, so the texts are short: 10 words.
+and the paths of the shards. Each side is a process of its own, of which the system tells the peak. Pages of mapped
+files count there, so the texts are short: 10 words.
 """
 
 from __future__ import annotations

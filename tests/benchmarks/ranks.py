@@ -1,4 +1,4 @@
-"""Reading ready logits (V = 50,257): an argsort's rank of the true token against rank, log p, mean and deviation of ours.
+"""An argsort's rank of the true token against our rank, log p, mean and deviation, on ready logits (V = 50,257).
 
 The floor is one pass over the logits that counts the larger ones: no sort needed, O(V) where a sort is O(V log V).
 """

@@ -19,7 +19,8 @@ from hf_mia.recipes.language import Recurrent
 from hf_mia.recipes.loop import fit
 from hf_mia.recipes.recurrent import RecurrentConfig, RecurrentForCausalLM
 
-PLAN, STEPS, BAR = Recurrent(epochs=2), 12, 1.1
+CLIP, STEPS, BAR = 5.0, 12, 1.1
+PLAN = Recurrent(epochs=2, clip=CLIP)
 
 
 def bare(module: RecurrentForCausalLM, windows: torch.Tensor) -> None:
@@ -27,12 +28,13 @@ def bare(module: RecurrentForCausalLM, windows: torch.Tensor) -> None:
     optimizer = torch.optim.Adam(module.parameters(), lr=PLAN.learning_rate, fused=True)
     for epoch in range(PLAN.epochs):
         torch.manual_seed(epoch)
-        for rows in torch.randperm(len(windows), generator=torch.Generator().manual_seed(epoch)).split(PLAN.batch):
+        order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(epoch))
+        for rows in torch.split(order, PLAN.batch):
             tokens = windows[rows].long()
             loss = PLAN.loss(module(tokens[:, :-1]).logits, tokens[:, 1:])
             optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(module.parameters(), PLAN.clip)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP)
             optimizer.step()
 
 
