@@ -121,19 +121,18 @@ def _check_column(field: str, column: str, records: Dataset) -> None:
         raise ValueError(f"{field} = {column!r} is no column of the data: it has {records.column_names}.")
 
 
-def _column(data: Data, records: Dataset, column: str) -> list[object]:
-    """All values of a column; a text that is not UTF-8 may show itself only here."""
+def _column(data: Data, records: Dataset, column: str) -> Iterator[object]:
+    """The values of a column, a batch in memory; a text that is not UTF-8 may show itself only here."""
     try:
-        return [value for rows in records.select_columns([column]).iter(batch_size=4096) for value in rows[column]]
+        for rows in records.select_columns([column]).iter(batch_size=4096):
+            yield from rows[column]
     except UnicodeDecodeError as error:
         raise ValueError(f"data.path = {data.path!r} could not be read: {error}. {ENCODING}") from error
 
 
 def _filled(data: Data, records: Dataset) -> Booleans:
     """Which rows (n,) have a text that is not whitespace, and a user."""
-    texts = _column(data, records, data.text)
-    users = texts if data.user is None else _column(data, records, data.user)
-    pairs = zip(texts, users, strict=True)
+    pairs = zip(*(_column(data, records, name) for name in (data.text, data.user or data.text)), strict=True)
     return np.array([bool(text and str(text).strip()) and user is not None for text, user in pairs], dtype=bool)
 
 
@@ -154,8 +153,7 @@ def marked_users(data: Data, column: str) -> list[str]:
         raise ValueError("target.members_column marks users, so data.user must name the column of users.")
     records = _load(data)
     _check_column("target.members_column", column, records)
-    users = _column(data, records, data.user)
-    marks = _column(data, records, column)
+    marks, users = (list(_column(data, records, name)) for name in (column, data.user))
     if strange := {repr(mark) for mark in marks if mark is None or mark not in (0, 1)}:
         raise ValueError(
             f"target.members_column = {column!r} must be 1 or 0 in every row, but holds {sorted(strange)[:3]}."
