@@ -110,8 +110,10 @@ def _modules(sources: Iterable[tuple[str, Path]], units: int, sentences: int) ->
         most = max(most, len(full))
         if len(full) == units:  # one more a step at most, so never passed over
             return [(name, list(kept[name].values())) for name in full]
-    raise ValueError(f"units must be at most {most}, the installed modules with {sentences} sentences of their own, "
-                     f"but is {units}: lower units to {most}, or lower sentences.")
+    raise ValueError(
+        f"units must be at most {most}, the installed modules with {sentences} sentences of their own, "
+        f"but is {units}: lower units to {most}, or lower sentences."
+    )
 
 
 def _module_sentences(path: Path, least: int) -> list[str]:

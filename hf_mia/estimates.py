@@ -47,8 +47,10 @@ def checked(scores: Floats, member: Bools, units: Sequence[str] | None = None, l
     """Scores as float64 and members as bool, both (U,), or a ValueError that names what is wrong and which unit."""
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(member)
     if values.ndim != 1 or truth.shape != values.shape:
-        raise ValueError(f"member: must be one value a score, both of shape (units,); got {truth.shape} for scores of "
-                         f"shape {values.shape}. Fold the records of a unit into one score first.")
+        raise ValueError(
+            f"member: must be one value a score, both of shape (units,); got {truth.shape} for scores of "
+            f"shape {values.shape}. Fold the records of a unit into one score first."
+        )
 
     def named(wrong: Bools, given: npt.NDArray[np.generic]) -> str:
         where = np.flatnonzero(wrong)
@@ -56,16 +58,22 @@ def checked(scores: Floats, member: Bools, units: Sequence[str] | None = None, l
         return shown + (f" and {where.size - 5:,} more" if where.size > 5 else "")
 
     if (wrong := ~np.isfinite(values)).any():
-        raise ValueError(f"scores: every score must be finite; got {named(wrong, values)}. Compute in float64 from the "
-                         "logits, or leave these units out of the audit and say so.")
+        raise ValueError(
+            f"scores: every score must be finite; got {named(wrong, values)}. Compute in float64 from the "
+            "logits, or leave these units out of the audit and say so."
+        )
     if truth.dtype != np.bool_ and (wrong := ~np.isin(truth, (0, 1))).any():
-        raise ValueError(f"member: must be True or False; got {named(wrong, truth)}. A unit whose membership is "
-                         "unknown cannot be evaluated: leave it out.")
+        raise ValueError(
+            f"member: must be True or False; got {named(wrong, truth)}. A unit whose membership is "
+            "unknown cannot be evaluated: leave it out."
+        )
     truth = truth.astype(np.bool_)
     members = int(truth.sum())
     if min(members, truth.size - members) < least:
-        raise ValueError(f"member: at least {least} of each class are needed; got {members} members and "
-                         f"{truth.size - members} non-members. Audit a pool that holds both.")
+        raise ValueError(
+            f"member: at least {least} of each class are needed; got {members} members and "
+            f"{truth.size - members} non-members. Audit a pool that holds both."
+        )
     return values, truth
 
 
@@ -166,8 +174,10 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Estimate:
     ValueError unless 0 <= k <= n and 0 < confidence < 1. Source: Clopper and Pearson 1934, by quantiles of the beta.
     """
     if not (0 <= k <= n and 0 < confidence < 1):
-        raise ValueError(f"k, n, confidence: 0 <= k <= n and 0 < confidence < 1 must hold, not {k}, {n}, {confidence}. "
-                         "Give counts, not shares, and write 95 percent as 0.95.")
+        raise ValueError(
+            f"k, n, confidence: 0 <= k <= n and 0 < confidence < 1 must hold, not {k}, {n}, {confidence}. "
+            "Give counts, not shares, and write 95 percent as 0.95."
+        )
     return Estimate(k / n, *binomial_limits(k, n, confidence)) if n else Estimate()
 
 
@@ -188,8 +198,9 @@ def draw_counts(group: Ints, draws: Ints, width: int) -> Ints:
     return np.bincount(flat, minlength=width * len(draws)).reshape(len(draws), width)
 
 
-def bootstrap(scores: Floats, member: Bools, fprs: Sequence[float] = (), resamples: int = 1000,
-              seed: int = 0) -> tuple[Floats, Floats]:
+def bootstrap(
+    scores: Floats, member: Bools, fprs: Sequence[float] = (), resamples: int = 1000, seed: int = 0
+) -> tuple[Floats, Floats]:
     """AUCs (resamples,) and TPRs (resamples, len(fprs)), as of `auc` and `tpr_at`, of resamples within each class.
 
     Scores are sorted once; a resample is a row of counts by score, so cumulative sums give all curves at once, block by

@@ -26,7 +26,8 @@ class TextCollate(Collate):
 
     A text opens with the tokenizer's BOS (or EOS) token where it has one, so that its first word is scored too. A text
     longer than `context` tokens is scored in windows that overlap by half: each token once, none without a left
-    context. Rows are padded on the right, which a causal model never looks at.
+    context. Rows are padded on the right, which a causal model never looks at. A text with nothing to score (one token,
+    and no BOS) is a row all the same, of which nothing is scored.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -55,8 +56,9 @@ class TextCollate(Collate):
     def _windows(self, record: int, opening: list[int], ids: list[int], starts: list[int]) -> list[Item]:
         ids, starts = opening + ids, [1] * len(opening) + starts
         size = self.context or max(len(ids), 2)
-        items, done = [], 1  # position 0 has nothing before it
-        while done < len(ids):
+        items: list[Item] = []
+        done = 1  # position 0 has nothing before it
+        while not items or done < len(ids):
             left = 0 if done == 1 else done - size // 2
             right = min(left + size, len(ids))
             scored = [int(done <= i) for i in range(left, right)]
@@ -71,7 +73,7 @@ class TextCollate(Collate):
     def pad(self, items: Sequence[Item]) -> Batch:
         import torch
 
-        width = max(item.size for item in items)
+        width = max(2, *(item.size for item in items))
         arrays = {name: np.zeros((len(items), width), dtype=np.int64) for name in ("input_ids", "starts", "scored")}
         mask = np.zeros((len(items), width), dtype=np.int64)
         for row, item in enumerate(items):

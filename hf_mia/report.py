@@ -73,15 +73,19 @@ class Report:
             raise ValueError(f"units: must be one name a score; got {len(units)} names, {len(self.scores)} scores.")
         scores, member = checked(self.scores, self.member, units, least=2)
         if len(set(units)) != len(units):
-            raise ValueError(f"units: names must differ; {Counter(units).most_common(1)[0][0]!r} repeats. "
-                             "Fold the records of a unit into one score first.")
+            raise ValueError(
+                f"units: names must differ; {Counter(units).most_common(1)[0][0]!r} repeats. "
+                "Fold the records of a unit into one score first."
+            )
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise ValueError(f"threshold: must be finite, not {self.threshold}. None says that none was chosen.")
         if not 0 < self.confidence < 1:
             raise ValueError(f"confidence: must lie between 0 and 1, not {self.confidence}. Write 95 percent as 0.95.")
         if self.resamples < 1 or self.seed < 0:
-            raise ValueError(f"resamples, seed: must be at least 1 and 0, not {self.resamples}, {self.seed}. "
-                             "1000 resamples do for 95 percent.")
+            raise ValueError(
+                f"resamples, seed: must be at least 1 and 0, not {self.resamples}, {self.seed}. "
+                "1000 resamples do for 95 percent."
+            )
         for fpr in self.fprs:
             false_alarms(fpr, scores.size)
         scores, member = scores.copy(), member.copy()
@@ -110,8 +114,10 @@ class Report:
         Source: Efron 1979, paired as in Hanley and McNeil 1983; where the bootstrap degenerates, as for `auc`.
         """
         if self.units != other.units or not np.array_equal(self.member, other.member):
-            raise ValueError(f"other: {other.name!r} must hold the same units, order and membership as {self.name!r}. "
-                             "Audit both on one pool.")
+            raise ValueError(
+                f"other: {other.name!r} must hold the same units, order and membership as {self.name!r}. "
+                "Audit both on one pool."
+            )
         groups = [np.unique(report.scores, return_inverse=True)[1] for report in (self, other)]
         order = np.lexsort(groups[::-1])  # the order of units does not matter
         sides = [order[self.member[order]], order[~self.member[order]]]
@@ -212,10 +218,18 @@ class Report:
         """The report that `to_dict` wrote; ValueError for a field that is missing or unknown."""
         expected, given = {item.name for item in fields(Report)}, set(data)
         if expected != given:
-            raise ValueError(f"data: must hold the fields of a Report; missing {sorted(expected - given)}, unknown "
-                             f"{sorted(given - expected)}. Give what Report.to_dict wrote.")
+            raise ValueError(
+                f"data: must hold the fields of a Report; missing {sorted(expected - given)}, unknown "
+                f"{sorted(given - expected)}. Give what Report.to_dict wrote."
+            )
         return Report(
-            name=data["name"], scores=np.array(data["scores"], dtype=np.float64), member=np.array(data["member"]),
-            units=tuple(data["units"]), threshold=data["threshold"], fprs=tuple(data["fprs"]),
-            confidence=data["confidence"], resamples=data["resamples"], seed=data["seed"],
+            name=data["name"],
+            scores=np.array(data["scores"], dtype=np.float64),
+            member=np.array(data["member"]),
+            units=tuple(data["units"]),
+            threshold=data["threshold"],
+            fprs=tuple(data["fprs"]),
+            confidence=data["confidence"],
+            resamples=data["resamples"],
+            seed=data["seed"],
         )

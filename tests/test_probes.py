@@ -197,8 +197,8 @@ def test_without_an_opening_token_the_first_word_is_not_scored(gpt2_folder: Path
     tokenizer = language_model(gpt2_folder).collate.tokenizer
     tokenizer.eos_token = None
     items = TextCollate(tokenizer, 16).encode({"text": ["w001", "w001 w002", "w003"]})
-    assert [item.record for item in items] == [1]
-    assert items[0].values["scored"] == [0, 1]
+    assert [item.record for item in items] == [0, 1, 2]
+    assert [item.values["scored"] for item in items] == [[0], [0, 1], [0]]
 
 
 def test_a_tied_head_is_used_in_pieces_too(tmp_path: Path) -> None:

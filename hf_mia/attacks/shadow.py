@@ -80,4 +80,5 @@ class ShadowClassifier(Attack):
 
 def _known(shadow: Evidence) -> Integers:
     """Units of known membership, by name: where a solver stops hangs on the order in which it meets them."""
-    return np.array([i for i in np.argsort(shadow.names) if not np.isnan(shadow.member[i])], dtype=np.int64)
+    order = np.argsort(shadow.names)
+    return order[~np.isnan(shadow.member[order])]

@@ -186,9 +186,9 @@ def frequencies(pools: Sequence[Iterable[Answers]]) -> Integers:
 
 def unit_norm(counts: Floats) -> Floats:
     """Rows divided by their L2 norm; a row of zeros becomes NaN, which says that there is nothing to go by."""
-    return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+    return np.asarray(counts / np.linalg.norm(counts, axis=1, keepdims=True), dtype=np.float64)
 
 
 def _sums(values: Floats, offsets: Integers) -> Floats:
     """Sums over each record; np.add.reduceat would repeat a value for an empty one."""
-    return np.diff(np.concatenate([[0.0], np.cumsum(values)])[offsets])
+    return np.asarray(np.diff(np.concatenate([[0.0], np.cumsum(values)])[offsets]), dtype=np.float64)
