@@ -13,6 +13,7 @@ from hf_mia.controls import blind_scores
 from hf_mia.core import Attack, Evidence, Floats, Game, decide, gather
 from hf_mia.estimates import Estimate
 from hf_mia.experiment import Experiment, swept
+from hf_mia.facts import facts
 from hf_mia.progress import bar
 from hf_mia.report import Report
 from hf_mia.runner import Runner
@@ -66,38 +67,35 @@ class Played:
 
 def play(setting: Setting, cache: Path) -> Played:
     """Train and ask what the cache lacks, then run every attack; every number comes from cached answers."""
-    experiment = setting.experiment
+    experiment, ask = setting.experiment, Runner(cache)
     target, shadows = games(setting, cache)
-    ask = Runner(cache)
-    evidence, reports = {}, {}
-    sweeps: dict[str, dict[str, list[Report]]] = {}
-    total = len(experiment.attacks) + sum(len(s.attacks) * len(s.values) for s in experiment.sweeps.values())
+    attacks = {**experiment.attacks, **{name: attack for row in _swept(experiment) for name, attack in row.items()}}
+    evidence: dict[str, tuple[Evidence, list[Evidence]]] = {}
+    reports: dict[str, Report] = {}
     with bar("attacking") as progress:
-        for name, attack in experiment.attacks.items():
-            evidence[name] = gather(attack, target, shadows, ask)
-            reports[name] = _decided(experiment, attack, evidence[name], target.member, name)
-            progress(len(reports), total, name)
-        for title, sweep in experiment.sweeps.items():
-            for name in sweep.attacks:
-                row = sweeps.setdefault(title, {}).setdefault(name, [])
-                for value in sweep.values:
-                    attack = swept(name, sweep.field, value)
-                    called = f"{name} ({sweep.field}={value})"
-                    row.append(
-                        _decided(experiment, attack, gather(attack, target, shadows, ask), target.member, called)
-                    )
-                    done = len(reports) + sum(len(r) for rows in sweeps.values() for r in rows.values())
-                    progress(done, total, called)
+        for number, (name, attack) in enumerate(attacks.items()):
+            progress(number, len(attacks), name)
+            found = gather(attack, target, shadows, ask)
+            report = decide(attack, *found, target.member, name)
+            reports[name] = replace(report, fprs=experiment.fprs, confidence=experiment.confidence)
+            if name in experiment.attacks:
+                evidence[name] = found
+    rows = iter(_swept(experiment))
+    sweeps = {title: {name: [reports[label] for label in next(rows)] for name in sweep.attacks}
+              for title, sweep in experiment.sweeps.items()}  # fmt: skip
+    first = {name: reports[name] for name in experiment.attacks}
     blind = blind_scores(_texts(target), target.member == 1)
-    control = replace(next(iter(reports.values())), name="blind (no model)", scores=blind, threshold=0.0)
-    return Played(reports, evidence, sweeps, control, target, _ranks(target, ask), _facts(setting, target, ask))
+    control = replace(next(iter(first.values())), name="blind (no model)", scores=blind, threshold=0.0)
+    return Played(first, evidence, sweeps, control, target, _ranks(target, ask), facts(setting, target, ask))
 
 
-def _decided(
-    experiment: Experiment, attack: Attack, evidence: tuple[Evidence, list[Evidence]], member: Floats, name: str
-) -> Report:
-    report = decide(attack, *evidence, member, name)
-    return replace(report, fprs=experiment.fprs, confidence=experiment.confidence)
+def _swept(experiment: Experiment) -> list[dict[str, Attack]]:
+    """One row for each attack of each sweep: what its reports are called, and the attack with the field changed."""
+    return [
+        {f"{name} ({sweep.field}={value})": swept(name, sweep.field, value) for value in sweep.values}
+        for sweep in experiment.sweeps.values()
+        for name in sweep.attacks
+    ]
 
 
 def _texts(game: Game) -> Iterator[Iterable[str]]:
@@ -113,41 +111,6 @@ def _ranks(target: Game, ask: Runner) -> tuple[Floats, Floats]:
     counts = signal.read(answers, target.pool)
     edges = np.exp(np.linspace(0, np.log1p(vocabulary(next(iter(answers)))), signal.bins + 1))
     return counts / counts.sum(axis=1, keepdims=True), edges
-
-
-def _facts(setting: Setting, target: Game, ask: Runner) -> dict[str, object]:
-    """What a reader needs beside the scores: who and how much was asked, and both sides' share of unknown words."""
-    from importlib.metadata import version
-
-    from hf_mia.models import TextCollate
-    from hf_mia.probes import Tokens
-
-    assert isinstance(target.model.collate, TextCollate)
-    unknown = target.model.collate.tokenizer.unk_token_id
-    words, misses, start = np.zeros(2), np.zeros(2), 0
-    for chunk in ask(target.model, Tokens(), target.pool.records):
-        offsets, tokens = chunk["token"].offsets, chunk["token"].values
-        side = target.member[target.pool.unit[start : start + len(offsets) - 1]].astype(int)
-        start += len(side)
-        words += np.bincount(side, np.diff(offsets), minlength=2)
-        missed = np.diff(np.concatenate([[0], np.cumsum(tokens == unknown)])[offsets])
-        misses += np.bincount(side, missed, minlength=2)
-    share = misses / np.maximum(words, 1)
-    return {
-        "target": {"name": target.model.name, "key": target.model.key},
-        "membership_provenance": setting.experiment.provenance,
-        "access": "rank and log-probability of each true next token, given the true text before it",
-        "users": {
-            "members": int(target.member.sum()),
-            "non_members": int((1 - target.member).sum()),
-            "attacker": len(setting.split.attackers),
-            "shadows": len(setting.split.shadows),
-        },
-        "texts_asked": len(target.pool.records),
-        "tokens_asked": int(words.sum()),
-        "unknown_word_share": {"members": float(share[1]), "non_members": float(share[0])},
-        "versions": {name: version(name) for name in ("hf_mia", "torch", "transformers", "datasets", "scikit-learn")},
-    }
 
 
 def report_json(experiment: Experiment, played: Played) -> dict[str, object]:

@@ -67,6 +67,16 @@ class MeanLoss(WordMean):
         return answers["logprob"].values.astype(np.float64)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenShare(WordMean):
+    """The share of a user's words that are one token, such as `<unk>`: no attack, but a check that a game is fair."""
+
+    token: int
+
+    def words(self, answers: Answers) -> Floats:
+        return np.asarray(answers["token"].values == self.token, dtype=np.float64)
+
+
 @dataclass(frozen=True)
 class RankHistogram(Signal):
     """AuditMI's feature: all ranks of a user's words in `bins` equal bins over [0, V], with L2 norm 1.
