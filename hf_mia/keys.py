@@ -1,4 +1,4 @@
-"""Content keys: short names for what went into a result, so that a cache can never serve a stale one."""
+"""Content keys: short names for what went into a result, so that the cache can never serve a stale one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+WAY_OUT = "free some space, or set --cache to a larger disk, and run again; what is done stays"
 
 
 def content_key(parts: Iterable[str | bytes]) -> str:

@@ -13,12 +13,13 @@ import numpy as np
 
 from hf_mia.collate import Item
 from hf_mia.core import Answers, Model, Probe, Ragged
-from hf_mia.keys import content_key, records_key
+from hf_mia.keys import WAY_OUT, content_key, records_key
 from hf_mia.progress import bar
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
+    from accelerate import Accelerator
     from datasets import Dataset
 
 DIGEST = b"hf_mia"  # where a shard's metadata holds the digest of its content
@@ -48,24 +49,27 @@ class Runner:
     cache: Path
     chunk: int = 1024
     tokens: int = 4096
-    checked: dict[str, Shards] = field(default_factory=dict, repr=False)
+    seen: dict[tuple[str, str, int], tuple[Dataset, Shards]] = field(default_factory=dict, repr=False)
 
     def __call__(self, model: Model, probe: Probe, records: Dataset) -> Shards:
-        content = records_key(records, model.collate.columns)
-        key = content_key([model.key, type(model.collate).__name__, content, repr(probe), str(self.chunk)])
-        if key not in self.checked:
-            folder = self.cache / "answers" / key
-            folder.mkdir(parents=True, exist_ok=True)
-            count = -(-len(records) // self.chunk)
-            shards = Shards(tuple(folder / f"{i:06d}.parquet" for i in range(count)))
-            self._fill(model, probe, records, shards)
-            self.checked[key] = shards
-        return self.checked[key]
+        question = model.key, repr(probe), id(records)
+        if question not in self.seen:  # the records stay alive here, so that no others can have their id
+            self.seen[question] = records, self._asked(model, probe, records)
+        return self.seen[question][1]
 
-    def _fill(self, model: Model, probe: Probe, records: Dataset, shards: Shards) -> None:
+    def _asked(self, model: Model, probe: Probe, records: Dataset) -> Shards:
         from accelerate import Accelerator
 
         state = Accelerator()  # a bare PartialState would not see the processes of a CPU launch
+        content, kind = records_key(records, model.collate.columns), type(model.collate).__name__
+        parts = [model.key, kind, content, repr(probe), str(self.chunk), state.device.type]
+        folder = self.cache / "answers" / content_key(parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        shards = Shards(tuple(folder / f"{i:06d}.parquet" for i in range(-(-len(records) // self.chunk))))
+        self._fill(model, probe, records, shards, state)
+        return shards
+
+    def _fill(self, model: Model, probe: Probe, records: Dataset, shards: Shards, state: Accelerator) -> None:
         missing = [i for i, path in enumerate(shards.paths) if not _intact(path)]
         state.wait_for_everyone()  # all have seen the same files before any appears
         own = missing[state.process_index :: state.num_processes]
@@ -152,13 +156,9 @@ def _write(table: pa.Table, path: Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        raise OSError(error.errno, f"cannot write answers ({error.strerror}): {WAY_OUT}", str(path.parent)) from error
+    finally:
         temporary.unlink(missing_ok=True)
-        raise OSError(
-            error.errno,
-            f"cannot write answers ({error.strerror}): free some space, or set `cache` to a "
-            "larger disk, and run again; what is done stays",
-            str(path.parent),
-        ) from error
 
 
 def _open(path: Path) -> pa.Table:

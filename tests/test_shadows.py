@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from worlds import TINY, jobs, pool, tiny_gpt2
 
 from hf_mia import shadows
@@ -142,6 +142,19 @@ def _recording(calls: list[int], stop: int | None) -> Iterator[Callable[[int, in
             raise KeyboardInterrupt
 
     yield move
+
+
+def test_a_full_disk_is_said_clearly_and_the_rerun_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_mia.recipes.loop.save_file", full)
+        with pytest.raises(OSError, match=r"cannot write the model to .*No space left.*free some space.*run again"):
+            train(jobs(1), tmp_path)
+    assert [path.suffix for path in tmp_path.glob("models/*")] == [".unfinished"]
+    (folder,) = train(jobs(1), tmp_path)
+    assert (folder / "model.safetensors").exists()
 
 
 def test_an_interrupted_training_goes_on_from_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

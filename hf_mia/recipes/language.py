@@ -66,15 +66,16 @@ class LanguageRecipe(Recipe):
     ) -> None:
         import torch
 
-        from hf_mia.recipes.loop import fit
+        from hf_mia.recipes.loop import fit, writing
 
         torch.manual_seed(seed)
         module = self.module(processor)
         fit(module, windows(records, processor, self.window), self, seed, folder, accelerator, progress)
         if accelerator.is_main_process or not self.together:
             module.should_save_on_this_rank = lambda _: True  # transformers saves on rank 0 only; this one is ours
-            module.to("cpu").save_pretrained(folder)
-            processor.save_pretrained(folder)
+            with writing(folder):
+                module.to("cpu").save_pretrained(folder)
+                processor.save_pretrained(folder)
 
     def steps(self, records: Dataset, processor: PreTrainedTokenizerBase) -> int:
         return self.epochs * -(-len(windows(records, processor, self.window)) // self.batch)

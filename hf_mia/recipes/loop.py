@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from hf_mia.keys import WAY_OUT
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,6 +69,15 @@ def fit(
     module.eval()
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns what safetensors says of a full disk into an OSError that names the folder and the way out."""
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        raise OSError(f"cannot write the model to {folder} ({error}): {WAY_OUT}") from error
+
+
 def _optimizer(module: PreTrainedModel, plan: LanguageRecipe) -> torch.optim.Optimizer:
     if plan.optimizer == "sgd":
         return torch.optim.SGD(module.parameters(), lr=plan.learning_rate, momentum=plan.momentum, fused=True)
@@ -77,8 +91,9 @@ def _save(folder: Path, module: PreTrainedModel, optimizer: torch.optim.Optimize
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"s.{number}.{name}": value.cpu() for name, value in state.items() if value is not None}
     temporary = folder / f"{STATE}.tmp"
-    save_file(tensors, temporary, metadata={"epoch": json.dumps(epoch)})
-    os.replace(temporary, folder / STATE)
+    with writing(folder):
+        save_file(tensors, temporary, metadata={"epoch": json.dumps(epoch)})
+        os.replace(temporary, folder / STATE)
 
 
 def _restore(folder: Path, module: PreTrainedModel, optimizer: torch.optim.Optimizer) -> int:
