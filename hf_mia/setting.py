@@ -16,6 +16,7 @@ from hf_mia.models import language_model
 from hf_mia.recipes.language import LanguageRecipe
 from hf_mia.shadows import Job, Split, game, halves, split_users, train
 from hf_mia.texts import load_texts, of_users, shuffled_share
+from hf_mia.units import places
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +115,7 @@ def _mixed(corpus: Pool, trained: Booleans, share: Users) -> Booleans:
     for part, wanted in ((trained, np.round((1 - h) * total)), (~trained, np.round(h * total))):
         index = np.flatnonzero(part)
         unit = corpus.unit[index]
-        order = np.argsort(unit, kind="stable")
-        first = np.concatenate([[0], np.cumsum(np.bincount(unit, minlength=size))[:-1]])
-        rank = np.arange(len(order)) - first[unit[order]]
-        rows[index[order[rank < wanted[unit[order]]]]] = True
+        rows[index[places(unit, index.astype(np.float64)) < wanted[unit]]] = True
     return rows
 
 

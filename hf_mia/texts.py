@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_mia.core import Booleans, Integers, Pool
+from hf_mia.units import places
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,11 +82,8 @@ def of_users(corpus: Pool, users: Integers, rows: Booleans | None = None) -> Poo
 
 def shuffled_share(corpus: Pool, share: float, seed: int) -> Booleans:
     """A random `share` of each user's texts (n,), rounded up: the same rows whatever the order of the users."""
-    order = np.lexsort((np.random.default_rng(seed).random(len(corpus.unit)), corpus.unit))
-    counts = np.bincount(corpus.unit, minlength=len(corpus.names))
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.asarray(rank < np.ceil(share * counts)[corpus.unit], dtype=np.bool_)
+    place = places(corpus.unit, np.random.default_rng(seed).random(len(corpus.unit)))
+    return np.asarray(place < np.ceil(share * np.bincount(corpus.unit))[corpus.unit], dtype=np.bool_)
 
 
 def _load(data: Data) -> Dataset:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hf_mia.core import Answers, Booleans, Floats, Integers, Pool, Probe, Signal
 from hf_mia.signals.language import frequencies
+from hf_mia.units import places
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,7 @@ class FewTexts(Signal):
 
     def read(self, answers: Iterable[Answers], pool: Pool, keep: Booleans | None = None) -> Floats:
         priority = np.concatenate([self.priority(chunk) for chunk in answers])
-        order = np.lexsort((-priority, pool.unit))
-        first = np.concatenate([[0], np.cumsum(np.bincount(pool.unit, minlength=len(pool.names)))[:-1]])
-        chosen = np.empty(len(order), dtype=bool)
-        chosen[order] = np.arange(len(order)) - first[pool.unit[order]] < self.texts
+        chosen = places(pool.unit, -priority) < self.texts
         return self.signal.read(answers, pool, chosen if keep is None else chosen & keep)
 
 
