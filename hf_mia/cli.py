@@ -55,8 +55,11 @@ def audit(
 def demo(out: Out = None, cache: Cache = None, as_json: AsJson = False) -> None:
     """Audit a small model trained here on docstrings of installed packages: about two minutes on two cores."""
     with errors():
+        import torch
+
         from hf_mia.demo import NEXT_WORD
 
+        torch.set_num_threads(1)  # its matrices are so small that a second thread waits more than it works
         run(NEXT_WORD, out or Path("runs") / "demo", cache_folder(cache), as_json)
 
 
