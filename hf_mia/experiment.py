@@ -144,7 +144,10 @@ def _attacks(specs: object) -> dict[str, Attack]:
     found: dict[str, Attack] = {}
     for spec in specs:
         attack = named(PAPERS, spec, "attack")
-        found[label(spec["name"] if isinstance(spec, Mapping) else spec, attack)] = attack
+        called = label(spec["name"] if isinstance(spec, Mapping) else spec, attack)
+        if called in found:
+            raise ValueError(f"attacks lists {called!r} twice: leave one out, or change a field of it.")
+        found[called] = attack
     return found
 
 

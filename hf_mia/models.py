@@ -90,7 +90,7 @@ def language_model(source: str | Path, revision: str | None = None) -> Model:
     Loads safetensors only and runs no code from the repository. Raises ValueError, with the way out, where the model
     has no tokenizer, is an encoder, is an encoder-decoder, has pickled weights only, or wants remote code.
     """
-    folder = Path(source) if Path(source).is_dir() else _download(str(source), revision)
+    folder = _folder(source, revision)
     config = _config(folder, str(source))
     if not list(folder.glob("*.safetensors")):
         raise ValueError(
@@ -100,6 +100,16 @@ def language_model(source: str | Path, revision: str | None = None) -> Model:
     collate = TextCollate(_tokenizer(folder, str(source)), _context(config))
     name = str(source) if revision is None else f"{source}@{revision}"
     return Model(name, folder_key(folder), collate, partial(_load, folder))
+
+
+def blueprint(source: str | Path, revision: str | None = None) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+    """What a causal language model is before it has weights: configuration and tokenizer. ValueError as above."""
+    folder = _folder(source, revision)
+    return _config(folder, str(source)), _tokenizer(folder, str(source))
+
+
+def _folder(source: str | Path, revision: str | None) -> Path:
+    return Path(source) if Path(source).is_dir() else _download(str(source), revision)
 
 
 def _load(folder: Path) -> PreTrainedModel:

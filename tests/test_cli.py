@@ -125,6 +125,7 @@ def test_a_dry_run_trains_and_writes_nothing(config: Path, tmp_path: Path) -> No
         ("split.members=7", "takes 28 users"),
         ("data.text=body", "'body' is no column of the data: it has ['user', 'text']"),
         ("attacks=[auditmy]", "did you mean 'auditmi'?"),
+        ("attacks=[auditmi, auditmi]", "attacks lists 'auditmi' twice"),
         ("shadows.count=1", "takes 2 shadows or more, but shadows.count is 1"),
         ("fprs=[1]", "write one percent as 0.01"),
         ("nonsense", "must be FIELD=VALUE"),

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import numpy as np
 
 from hf_mia.core import Model
-from hf_mia.models import language_model
+from hf_mia.models import blueprint, language_model
 from hf_mia.recipes import Progress, Recipe
 
 if TYPE_CHECKING:
@@ -144,14 +144,13 @@ class Recurrent(LanguageRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class CausalLM(LanguageRecipe):
-    """Any causal language model of transformers, fine-tuned from `model`, or trained from its configuration alone.
+    """Any causal language model of transformers, fine-tuned from `model`, a Hub id or a folder, with its own tokenizer.
 
-    `model` is a Hub id or a folder; its own tokenizer is used. The loss is the mean over tokens.
+    The loss is the mean over tokens.
     """
 
     model: str
     revision: str | None = None
-    pretrained: bool = True
     epochs: int = 3
     batch: int = 8
     window: int = 128
@@ -163,27 +162,32 @@ class CausalLM(LanguageRecipe):
         return f"{self!r} from {language_model(self.model, self.revision).key}"
 
     def processor(self, outside: Iterable[str]) -> PreTrainedTokenizerBase:
-        from hf_mia.models import TextCollate
-
-        collate = language_model(self.model, self.revision).collate
-        assert isinstance(collate, TextCollate)
-        return collate.tokenizer
+        return blueprint(self.model, self.revision)[1]
 
     def module(self, processor: PreTrainedTokenizerBase) -> PreTrainedModel:
-        from transformers import AutoModelForCausalLM, PreTrainedModel
-
-        pretrained = language_model(self.model, self.revision).load()
-        assert isinstance(pretrained, PreTrainedModel)
-        if self.pretrained:
-            return pretrained
-        module = AutoModelForCausalLM.from_config(pretrained.config)
-        assert isinstance(module, PreTrainedModel)
-        return module
+        return cast("PreTrainedModel", language_model(self.model, self.revision).load())
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromConfig(CausalLM):
+    """A causal language model trained from nothing: of `model` only the configuration and the tokenizer are used."""
+
+    epochs: int = 30
+    learning_rate: float = 3e-4
+
+    def key(self) -> str:
+        return f"{self!r} from {blueprint(self.model, self.revision)[0].to_json_string()}"
+
+    def module(self, processor: PreTrainedTokenizerBase) -> PreTrainedModel:
+        from transformers import AutoModelForCausalLM
+
+        config, _ = blueprint(self.model, self.revision)
+        return cast("PreTrainedModel", AutoModelForCausalLM.from_config(config))
 
 
 def windows(records: Dataset, processor: PreTrainedTokenizerBase, window: int) -> torch.Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hf_mia.recipes.language import CausalLM, LanguageRecipe, Recurrent
+from hf_mia.recipes.language import CausalLM, FromConfig, LanguageRecipe, Recurrent
 
 RECIPES: dict[str, LanguageRecipe] = {
     "lstm": Recurrent(),
     "gru": Recurrent(cell="gru"),
     "fine-tune": CausalLM(model="openai-community/gpt2"),
-    "from-config": CausalLM(model="openai-community/gpt2", pretrained=False, epochs=30, learning_rate=3e-4),
+    "from-config": FromConfig(model="openai-community/gpt2"),
 }
