@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import SafetensorError, safe_open
-from worlds import TINY, jobs, pool, tiny_gpt2
+from safetensors.torch import load_file
+from worlds import TINY, jobs, pool, tiny_gpt2, together
 
 from hf_mia import shadows
 from hf_mia.recipes.language import CausalLM
@@ -80,6 +81,14 @@ def test_training_is_deterministic_and_different_for_each_job(tmp_path: Path) ->
 def test_two_processes_train_as_one(two_processes: Path, tmp_path: Path) -> None:
     for folder in train(jobs(), tmp_path):
         assert weights(two_processes / folder.relative_to(tmp_path)) == weights(folder)
+
+
+def test_two_processes_train_one_model_together(two_processes: Path, tmp_path: Path) -> None:
+    """The mean of both processes' gradients is the batch's, so one process alone ends with the same weights."""
+    (alone,) = train(together(), tmp_path)
+    both = load_file(two_processes / alone.relative_to(tmp_path) / "model.safetensors")
+    for name, weight in load_file(alone / "model.safetensors").items():
+        assert (both[name] - weight).abs().max() < 1e-4, name
 
 
 def test_a_second_call_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

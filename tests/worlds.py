@@ -7,7 +7,7 @@ builds one: a Parquet file, an `Experiment`, `setting`, `games`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +180,11 @@ def jobs(names: int = 2, recipe: Recurrent = TINY) -> list[Job]:
     return [Job(f"model {i}", recipe, corpus.records.select(range(i, 60, 2)), tokenizer, 7 + i) for i in range(names)]
 
 
+def together() -> list[Job]:
+    """A model that all processes of a launch train together, in batches that two can share evenly."""
+    return jobs(1, replace(TINY, together=True, dropout=0.0, batch=2))
+
+
 LAUNCHED = """
 import sys
 from pathlib import Path
@@ -194,7 +199,7 @@ from hf_mia.shadows import train
 if __name__ == "__main__":
     cache = Path({cache!r})
     shards = Runner(cache, chunk=8)(language_model({model!r}), Tokens(), worlds.pool(12, 5, seed=3).records)
-    folders = train(worlds.jobs(), cache)
+    folders = train([*worlds.jobs(), *worlds.together()], cache)
     assert all(path.exists() for path in [*shards.paths, *folders])  # on every process
     state = PartialState()
     (cache / f"process-{{state.process_index}}-of-{{state.num_processes}}").touch()
