@@ -67,9 +67,10 @@ class ShadowClassifier(Attack):
             raise ValueError(
                 "ShadowClassifier learns from shadows, and there are none: set shadows.count to 1 or more."
             )
-        known = [_known(shadow) for shadow in shadows]
-        features = np.vstack([shadow.features[k] for shadow, k in zip(shadows, known, strict=True)])
-        member = np.concatenate([shadow.member[k] for shadow, k in zip(shadows, known, strict=True)])
+        starts = np.cumsum([0, *(len(shadow.names) for shadow in shadows)])
+        known = np.concatenate([start + _known(shadow) for start, shadow in zip(starts, shadows, strict=False)])
+        features = np.take(np.vstack([shadow.features for shadow in shadows]), known, axis=0)
+        member = np.concatenate([shadow.member for shadow in shadows])[known]
         fitted = make_pipeline(StandardScaler(), self.classifier.build()).fit(features, member)
 
         def score(evidence: Evidence) -> Floats:
@@ -80,5 +81,5 @@ class ShadowClassifier(Attack):
 
 def _known(shadow: Evidence) -> Integers:
     """Units of known membership, by name: where a solver stops hangs on the order in which it meets them."""
-    order = np.argsort(shadow.names)
-    return order[~np.isnan(shadow.member[order])]
+    order = sorted(range(len(shadow.names)), key=shadow.names.__getitem__)  # pools are sorted: one pass
+    return np.array(order, dtype=np.int64)[~np.isnan(shadow.member[order])]

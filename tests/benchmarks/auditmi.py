@@ -21,7 +21,7 @@ from hf_mia.core import Evidence
 from hf_mia.signals.language import RankHistogram, unit_norm
 
 SHADOWS, USERS, BINS = 10, 600, 100
-SECONDS, BAR = 1.0, 1.25
+SECONDS, BAR = 1.0, 1.1
 
 
 def evidence(seed: int) -> Evidence:
