@@ -24,6 +24,8 @@ def write_folder(folder: Path, experiment: Experiment, played: Played) -> None:
     for name, (target, shadows) in played.evidence.items():
         place = folder / "evidence" / name.replace("/", "-")
         place.mkdir(parents=True, exist_ok=True)
+        for stale in place.glob("*.parquet"):  # of a run with more shadows
+            stale.unlink()
         _write_evidence(target, place / "target.parquet")
         for number, shadow in enumerate(shadows, 1):
             _write_evidence(shadow, place / f"shadow-{number:03d}.parquet")
@@ -32,23 +34,27 @@ def write_folder(folder: Path, experiment: Experiment, played: Played) -> None:
 
 
 def _write_evidence(evidence: Evidence, path: Path) -> None:
-    """One row a unit: its name, its membership (null: unknown), its features."""
+    """One row a unit: its name, its membership (null: unknown), its features; references in files beside it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     member = pa.array(evidence.member, mask=np.isnan(evidence.member))
     table = pa.table({"unit": list(evidence.names), "member": member, "features": list(evidence.features)})
     pq.write_table(table, path, compression="zstd")
+    for number, reference in enumerate(evidence.references, 1):
+        _write_evidence(reference, path.with_suffix(f".reference-{number:03d}.parquet"))
 
 
 def read_evidence(path: Path) -> Evidence:
-    """The evidence that a run folder holds."""
+    """The evidence that a run folder holds, with the references that stand beside it."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
     features = np.array(table["features"].to_pylist(), dtype=np.float64)
     member = table["member"].fill_null(float("nan")).to_numpy()
-    return Evidence(features, member, tuple(table["unit"].to_pylist()))
+    beside = sorted(path.parent.glob(f"{path.stem}.reference-*.parquet"))
+    references = tuple(read_evidence(reference) for reference in beside)
+    return Evidence(features, member, tuple(table["unit"].to_pylist()), references)
 
 
 def _write_figures(folder: Path, experiment: Experiment, played: Played) -> None:

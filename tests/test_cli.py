@@ -76,13 +76,27 @@ def test_a_run_writes_a_folder_that_can_be_read_back(run: tuple[Path, Result], c
         assert (out / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_every_attack_can_be_refitted_from_the_evidence_alone(run: tuple[Path, Result]) -> None:
+    out, _ = run
+    found = strict(out / "report.json")
+    for name, attack in experiment(yaml.safe_load((out / "config.yaml").read_text())).attacks.items():
+        place = out / "evidence" / name
+        shadows = [read_evidence(place / f"shadow-{number:03d}.parquet") for number in (1, 2, 3)]
+        scores = attack.fit(shadows).score(read_evidence(place / "target.parquet"))
+        np.testing.assert_array_equal(scores, found["attacks"][name]["report"]["scores"])
+
+
 def test_the_same_run_again_asks_nothing_and_says_the_same(run: tuple[Path, Result], config: Path) -> None:
     out, _ = run
     cache = config.parent / "cache"
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+    stale = config.parent / "again" / "evidence" / "auditmi" / "target.reference-009.parquet"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of another run")
     done = call("audit", config, "--cache", cache, "--out", config.parent / "again", "--json")
     assert done.exit_code == 0
     assert json.loads(done.stdout) == strict(out / "report.json")
+    assert not stale.exists()
     assert (config.parent / "again" / "report.json").read_bytes() == (out / "report.json").read_bytes()
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()} == before
 
