@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
 Batch = dict[str, "torch.Tensor"]
@@ -19,7 +21,7 @@ class Item:
 
     record: int
     size: int
-    values: Mapping[str, Sequence[int]]
+    values: Mapping[str, Sequence[int] | npt.NDArray[np.uint8] | int]
 
 
 class Collate(ABC):

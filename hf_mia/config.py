@@ -48,15 +48,17 @@ def changes_of(value: object, default: object) -> dict[str, object]:
     return found
 
 
-def named(table: Mapping[str, T], spec: object, where: str) -> T:
-    """An entry of a table by its name, or with changes: `{name: auditmi, signal: {top: 10}}`."""
+def named(table: Mapping[str, T], spec: object, where: str, key: str = "name") -> T:
+    """An entry of a table by its name, or with changes: `{name: auditmi, signal: {top: 10}}`; `key` holds the name."""
     if isinstance(spec, str):
-        spec = {"name": spec}
-    if not isinstance(spec, Mapping) or "name" not in spec:
-        raise ValueError(f"{where} takes a name, or fields with a `name`, but is {spec!r}: names are {sorted(table)}.")
-    check_name(str(spec["name"]), table, where)
-    changes = {key: value for key, value in spec.items() if key != "name"}
-    return change(table[spec["name"]], changes, where)
+        spec = {key: spec}
+    if not isinstance(spec, Mapping) or key not in spec:
+        raise ValueError(
+            f"{where} takes a {key}, or fields with a `{key}`, but is {spec!r}: {key}s are {sorted(table)}."
+        )
+    check_name(str(spec[key]), table, where)
+    changes = {name: value for name, value in spec.items() if name != key}
+    return change(table[str(spec[key])], changes, where)
 
 
 def check_name(name: str, known: Iterable[str], what: str) -> None:
@@ -113,7 +115,7 @@ def _put(config: object, path: list[str], value: object, item: str) -> dict[str,
 
 
 def _checked(hint: object, value: object, where: str) -> object:
-    value = tuple(value) if isinstance(value, list) else value
+    value = _tuples(value)
     if isinstance(hint, type) and hint.__module__.startswith("hf_mia"):
         raise ValueError(f"{where} = {value!r} must be fields and values, such as {{field: value}}.")
     try:
@@ -121,3 +123,8 @@ def _checked(hint: object, value: object, where: str) -> object:
     except ValidationError as error:
         reasons = "; ".join(sorted({problem["msg"] for problem in error.errors()}))
         raise ValueError(f"{where} = {value!r} has the wrong type: {reasons}.") from error
+
+
+def _tuples(value: object) -> object:
+    """YAML's lists are our tuples, in each other too."""
+    return tuple(_tuples(inner) for inner in value) if isinstance(value, (list, tuple)) else value

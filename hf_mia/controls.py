@@ -7,7 +7,7 @@ leaks nothing. What an attack finds counts only as far as it beats the blind bas
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,18 +37,52 @@ def blind_scores(texts_per_unit: Iterable[Iterable[str]], member: Bools, folds: 
     Source: Das, Zhang and Tramer 2024, Blind baselines beat membership inference attacks for foundation models.
     """
     lengths, counts, content = _read(texts_per_unit, seed)
+    member = _booleans(member, len(content))
+    return _cross_fitted(
+        content, member, folds, lambda held_out, order: _held_out_scores(
+            lengths[order], counts[order], member[order], held_out)
+    )  # fmt: skip
+
+
+def blind_looks(features: Floats, content: Sequence[bytes], member: Bools, folds: int = 5) -> Floats:
+    """How much each unit looks like a member by some numbers about it, the model never asked: (units,) float64.
+
+    As `blind_scores`, with standardised `features` (units, f) in place of words: an image's coarse pixels and its size.
+    `content` tells equal units, which share a fold.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    member = _booleans(member, len(content))
+
+    def held_out_scores(held_out: Bools, order: Ints) -> Floats:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+        fitted = model.fit(features[order][~held_out], member[order][~held_out])
+        return np.asarray(fitted.decision_function(features[order][held_out]), dtype=np.float64)
+
+    return _cross_fitted(content, member, folds, held_out_scores)
+
+
+def _booleans(member: Bools, units: int) -> Bools:
     member = np.asarray(member)
-    if member.dtype != np.bool_ or member.shape != (len(content),):
+    if member.dtype != np.bool_ or member.shape != (units,):
         raise ValueError(
-            f"member must be one boolean for each of the {len(content)} units, but is {member.dtype} of "
+            f"member must be one boolean for each of the {units} units, but is {member.dtype} of "
             f"shape {member.shape}: pass True for members, in the units' order."
         )
+    return member
+
+
+def _cross_fitted(
+    content: Sequence[bytes], member: Bools, folds: int, held_out_scores: Callable[[Bools, Ints], Floats]
+) -> Floats:
+    """Each unit's score by what was fitted to the other folds, as the normal score of its rank in its own fold."""
     order = np.array(sorted(range(len(content)), key=content.__getitem__), dtype=np.int64)
     fold = _folds([content[i] for i in order], member[order], folds)
     scores = np.empty(len(order))
     for held_out in (fold == k for k in range(fold.max() + 1)):
-        raw = _held_out_scores(lengths[order], counts[order], member[order], held_out)
-        scores[order[held_out]] = _normal_scores(raw)
+        scores[order[held_out]] = _normal_scores(held_out_scores(held_out, order))
     return scores
 
 

@@ -2,9 +2,8 @@
 
     Game (model, pool, member) -> Probe -> answers -> Signal -> Evidence -> Attack -> scores -> Report
 
-A target and a shadow are the same type, `Game`; they differ in what the attacker knows of `member`. What stands left of
-`Evidence` asks and reads; what stands right of it decides, and never sees the target's membership. Throughout, a larger
-score means more likely a member, and NaN means unknown.
+A target and a shadow are both a `Game`; they differ in what is known of `member`. What stands left of `Evidence` asks
+and reads; what stands right of it decides, and never sees the secret. Larger = more likely a member; NaN = unknown.
 """
 
 from __future__ import annotations
@@ -115,13 +114,14 @@ class Signal(ABC):
         from scipy.sparse import csr_array  # a unit's sum is a sparse product: 5 times faster than np.add.at
 
         count = np.bincount(pool.unit, weights=keep, minlength=len(pool.names)).astype(np.float64)[:, None]
-        total, start = np.zeros((1, 1)), 0
+        total, start = np.zeros((len(pool.names), 0)), 0
         for chunk in answers:
             rows = self.measure(chunk)
             here, start = slice(start, start + len(rows)), start + len(rows)
             weight = np.ones(len(rows)) if keep is None else keep[here].astype(np.float64)
-            member_of = csr_array((weight, pool.unit[here], np.arange(len(rows) + 1)), (len(rows), len(pool.names)))
-            total = total + member_of.T @ rows
+            units, place = np.unique(pool.unit[here], return_inverse=True)
+            total = total if total.size else np.zeros((len(total), rows.shape[1]))
+            total[units] += csr_array((weight, place, np.arange(len(rows) + 1)), (len(rows), len(units))).T @ rows
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.fold(total, count)
 
@@ -129,7 +129,7 @@ class Signal(ABC):
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """All that an attack sees: features (units, f), member (units,) as 1, 0 or NaN for unknown, the units' names, and,
-    where the attack compares, `references`: what the (other) shadows say of the same units."""
+    where it compares, `references`: what other shadows say of these units."""
 
     features: Floats
     member: Floats

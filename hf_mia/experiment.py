@@ -1,139 +1,82 @@
-"""An audit as a config describes it: whose texts, which target, which shadows, which attacks."""
+"""An experiment from the fields of a config, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from dataclasses import fields, is_dataclass, replace
+from typing import cast
 
-from hf_mia.config import change, changes_of, check_name, named
+from hf_mia.config import change, changes_of, named
 from hf_mia.core import Attack
+from hf_mia.data import Data
+from hf_mia.images import Images
 from hf_mia.papers import PAPERS
-from hf_mia.recipes.language import LanguageRecipe
+from hf_mia.plan import Checkpoint, Experiment, Grid, Shadows, Sweep
+from hf_mia.recipes import Recipe
 from hf_mia.recipes.named import RECIPES
-from hf_mia.texts import Data
+from hf_mia.texts import Texts
 
-Provenance = Literal["random_split", "canary", "post_hoc", "unknown"]
-BESIDE = ("auditmi", "auditmi-relative", "reference", "mean-rank", "mean-log-rank", "mean-loss")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Users:
-    """Who is in: N members, N non-members and 2N for the attacker, drawn by `seed`.
-
-    A model trains on a random `trained` share of each of its users' texts; of the texts that are asked about, a share
-    `held_out` is from the rest (0: all were trained on, 1: none was). Non-members' texts are cut the same way.
-    """
-
-    members: int = 100
-    seed: int = 0
-    trained: float = 1.0
-    held_out: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.trained <= 1 or not 0 <= self.held_out <= 1:
-            raise ValueError(
-                f"trained must be in (0, 1] and held_out in [0, 1], but are {self.trained}, {self.held_out}."
-            )
-        if self.held_out > 0 and self.trained == 1:
-            raise ValueError(
-                "held_out > 0 asks about texts that were not trained on, and trained = 1 leaves none: lower trained."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A target that was trained elsewhere, and who its members are: by name, in a file, or by a column of the data.
-
-    `provenance` says how membership came about: `random_split`, `canary`, `post_hoc` (members and non-members
-    were collected apart: a difference between them can look like a leak) or `unknown`.
-    """
-
-    model: str = ""
-    revision: str | None = None
-    members: tuple[str, ...] = ()
-    members_file: str | None = None
-    members_column: str | None = None
-    provenance: Provenance = "unknown"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shadows:
-    """`count` shadows by the target's recipe, or by `recipe`; the i-th with the i-th of `changes`, over and over.
-
-    `data` are other texts to train them on (cross-domain); without, they get users of the target's data.
-    """
-
-    count: int = 10
-    recipe: LanguageRecipe | None = None
-    changes: tuple[Mapping[str, object], ...] = ()
-    data: Data | None = None
-
-    def __post_init__(self) -> None:
-        if self.count < 0:
-            raise ValueError(f"count must be 0 or more shadows, but is {self.count}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """Attacks run over and over with one field (dotted) set to each of `values`: a table and a curve."""
-
-    attacks: tuple[str, ...] = ("auditmi",)
-    field: str = "signal.top"
-    values: tuple[float | int | None, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """Everything that decides an audit's numbers."""
-
-    data: Data = Data()
-    split: Users = Users()
-    target: LanguageRecipe | Checkpoint = RECIPES["lstm"]
-    shadows: Shadows = Shadows()
-    attacks: Mapping[str, Attack] = field(default_factory=lambda: {name: PAPERS[name] for name in BESIDE})
-    sweeps: Mapping[str, Sweep] = field(default_factory=dict)
-    fprs: tuple[float, ...] = (0.01, 0.001)
-    confidence: float = 0.95
-
-    def __post_init__(self) -> None:
-        if not all(0 < fpr < 1 for fpr in (*self.fprs, self.confidence)):
-            raise ValueError(f"fprs and confidence must lie between 0 and 1, but are {self.fprs}, {self.confidence}: "
-                             "write one percent as 0.01.")  # fmt: skip
-        swept_ = [PAPERS[name] for sweep in self.sweeps.values() for name in sweep.attacks if name in PAPERS]
-        for attack in (*self.attacks.values(), *swept_):
-            if attack.least > self.shadows.count:
-                raise ValueError(f"{attack} takes {attack.least} shadows or more, but shadows.count is "
-                                 f"{self.shadows.count}: raise it, or leave the attack out.")  # fmt: skip
-
-    @property
-    def provenance(self) -> Provenance:
-        """How membership came about: drawn here, or as the config says of a checkpoint."""
-        return self.target.provenance if isinstance(self.target, Checkpoint) else "random_split"
+DATA: dict[str, Data] = {"texts": Texts(), "images": Images()}
 
 
 def experiment(config: Mapping[str, object]) -> Experiment:
     """An experiment from the fields of a config; ValueError for anything that does not fit."""
     given = dict(config)
-    target, own, specs, sweeps = (given.pop(name, None) for name in ("target", "shadows", "attacks", "sweeps"))
-    targets: dict[str, LanguageRecipe | Checkpoint] = {**RECIPES, "checkpoint": Checkpoint()}
-    shadows = _shadows(own or {})
-    beside = {name: PAPERS[name] for name in BESIDE if PAPERS[name].least <= shadows.count}
-    parts = replace(
-        Experiment(),
-        target=named(targets, target or "lstm", "target"),
+    parts = {name: given.pop(name, None) for name in ("data", "target", "shadows", "attacks", "sweeps", "grid")}
+    data = _data(parts["data"] or {}, "texts", "data")
+    targets: dict[str, Recipe | Checkpoint] = {**RECIPES, "checkpoint": Checkpoint()}
+    target = named(targets, parts["target"] or data.recipe, "target")
+    shadows = _shadows(parts["shadows"] or {}, data)
+    beside = {name: PAPERS[name] for name in data.beside if PAPERS[name].least <= shadows.count}
+    made = Experiment(
+        data=data,
+        target=target,
         shadows=shadows,
-        attacks=beside if specs is None else _attacks(specs),
-        sweeps=_sweeps(sweeps or {}),
+        attacks=beside if parts["attacks"] is None else _attacks(parts["attacks"]),
+        sweeps=_sweeps(parts["sweeps"] or {}),
+        grid=None if parts["grid"] is None else _grid(parts["grid"], data),
+        controls=data.controls if isinstance(target, Recipe) else (),
     )
-    return change(parts, given, "the config")
+    return change(made, given, "the config")
 
 
-def _shadows(given: object) -> Shadows:
+def kind_of(data: Data) -> str:
+    """What `data.kind` is in a config."""
+    return next(name for name, known in DATA.items() if type(known) is type(data))
+
+
+def _data(given: object, kind: str, where: str) -> Data:
+    """Data of the `kind` that is given in the fields, or else of this one."""
+    spec = {"kind": kind, **given} if isinstance(given, Mapping) else given
+    return named(DATA, spec, where, key="kind")
+
+
+def _recipe(given: object, where: str) -> Recipe | None:
+    return None if given is None else named(RECIPES, given, where)
+
+
+def _mapping(given: object, where: str, known: Sequence[str]) -> dict[str, object]:
     if not isinstance(given, Mapping):
-        raise ValueError(f"shadows takes fields and values, but is {given!r}.")
-    recipe = named(RECIPES, given["recipe"], "shadows.recipe") if given.get("recipe") else None
-    return replace(change(Shadows(), {k: v for k, v in given.items() if k != "recipe"}, "shadows"), recipe=recipe)
+        raise ValueError(f"{where} takes fields and values, but is {given!r}: fields are {sorted(known)}.")
+    return dict(given)
+
+
+def _shadows(given: object, data: Data) -> Shadows:
+    rest = _mapping(given, "shadows", ["count", "recipe", "changes", "data"])
+    recipe, own = (rest.pop(name, None) for name in ("recipe", "data"))
+    other = None if own is None else _data(own, kind_of(data), "shadows.data")
+    return replace(
+        change(Shadows(count=data.shadows), rest, "shadows"), recipe=_recipe(recipe, "shadows.recipe"), data=other
+    )
+
+
+def _grid(given: object, data: Data) -> Grid:
+    """What is not known, each axis as changes of what is: other data is the target's with other fields."""
+    rest = _mapping(given, "grid", ["distribution", "architecture", "algorithm"])
+    other, algorithm = (rest.pop(name, None) for name in ("distribution", "algorithm"))
+    made = change(Grid(), rest, "grid")
+    distribution = None if other is None else change(data, other, "grid.distribution")
+    return replace(made, distribution=distribution, algorithm=_recipe(algorithm, "grid.algorithm"))
 
 
 def _attacks(specs: object) -> dict[str, Attack]:
@@ -158,17 +101,8 @@ def _sweeps(specs: object) -> dict[str, Sweep]:
     for sweep in sweeps.values():
         for attack in sweep.attacks:
             for value in sweep.values:
-                swept(attack, sweep.field, value)  # a wrong field shows now, not after hours
+                sweep.attack(attack, value)  # a wrong field shows now, not after hours
     return sweeps
-
-
-def swept(attack: str, path: str, value: float | int | None) -> Attack:
-    """The named attack with the field at a dotted path changed."""
-    check_name(attack, PAPERS, "attack")
-    changes: object = value
-    for part in reversed(path.split(".")):
-        changes = {part: changes}
-    return change(PAPERS[attack], changes, attack)
 
 
 def label(name: str, attack: Attack) -> str:
@@ -186,36 +120,52 @@ def _flat(changes: Mapping[str, object], prefix: str = "") -> list[str]:
 
 def mapping(experiment: Experiment) -> dict[str, object]:
     """The fields of a config that `experiment` turns back into the same value: the resolved config."""
-    target, shadows = experiment.target, experiment.shadows
-    found: dict[str, object] = {"data": _plain(experiment.data), "split": _plain(experiment.split)}
-    if isinstance(target, Checkpoint):
-        found["target"] = {"name": "checkpoint", **_plain(target)}
-    else:
-        found["target"] = _recipe(target)
+    target, shadows, grid = experiment.target, experiment.shadows, experiment.grid
+    found: dict[str, object] = {"data": _source(experiment.data), "split": plain(experiment.split)}
+    found["target"] = {"name": "checkpoint", **_fields(target)} if isinstance(target, Checkpoint) else _spelt(target)
     found["shadows"] = {
         "count": shadows.count,
-        "recipe": _recipe(shadows.recipe) if shadows.recipe else None,
-        "changes": [dict(change) for change in shadows.changes],
-        "data": _plain(shadows.data) if shadows.data else None,
+        "recipe": _spelt(shadows.recipe) if shadows.recipe else None,
+        "changes": plain(shadows.changes),
+        "data": _source(shadows.data) if shadows.data else None,
     }
     found["attacks"] = [_spec(name, attack) for name, attack in experiment.attacks.items()]
-    found["sweeps"] = {name: _plain(sweep) for name, sweep in experiment.sweeps.items()}
+    found["sweeps"] = {name: plain(sweep) for name, sweep in experiment.sweeps.items()}
+    if grid is not None:
+        found["grid"] = {
+            "distribution": _fields(grid.distribution) if grid.distribution else None,
+            "architecture": plain(grid.architecture),
+            "algorithm": _spelt(grid.algorithm) if grid.algorithm else None,
+        }
+    found |= {"controls": list(experiment.controls), "trials": experiment.trials}
     return found | {"fprs": list(experiment.fprs), "confidence": experiment.confidence}
 
 
-def _plain(value: object) -> dict[str, object]:
-    """A dataclass as YAML holds it: tuples as lists."""
-    values = {f.name: getattr(value, f.name) for f in fields(value)}  # type: ignore[arg-type]
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+def plain(value: object) -> object:
+    """A value as YAML holds it: dataclasses and mappings as mappings, tuples as lists, all the way down."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _fields(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, (tuple, list)) else value
 
 
-def _recipe(recipe: LanguageRecipe) -> dict[str, object]:
+def _fields(value: object) -> dict[str, object]:
+    kept = [item for item in fields(value) if item.init and item.repr]  # type: ignore[arg-type]
+    return {item.name: plain(getattr(value, item.name)) for item in kept}
+
+
+def _source(data: Data) -> dict[str, object]:
+    return {"kind": kind_of(data), **_fields(data)}
+
+
+def _spelt(recipe: Recipe) -> dict[str, object]:
     name = next(name for name, known in RECIPES.items() if type(known) is type(recipe))
-    return {"name": name, **_plain(recipe)}
+    return {"name": name, **_fields(recipe)}
 
 
 def _spec(called: str, attack: Attack) -> object:
     """The name of an attack and what differs from its entry of PAPERS."""
     name = called.split(" (")[0]
-    changes = changes_of(attack, PAPERS[name])
+    changes = cast("dict[str, object]", plain(changes_of(attack, PAPERS[name])))
     return {"name": name, **changes} if changes else name

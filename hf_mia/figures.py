@@ -165,3 +165,24 @@ def curve_figure(
             axes.minorticks_off()
     axes.legend(fontsize=8, frameon=False)
     return figure
+
+
+def matrix_figure(matrices: Mapping[str, Floats], label: str) -> Figure:
+    """Square matrices of similarities side by side, on one scale of colours.
+
+    matrices: name to (n, n); label: what the colours tell. ValueError for none, or one that is not square.
+    """
+    from matplotlib.figure import Figure
+
+    if not matrices or any(m.ndim != 2 or m.shape[0] != m.shape[1] for m in matrices.values()):
+        raise ValueError(f"matrices: must hold square matrices, not {[m.shape for m in matrices.values()]}.")
+    figure = Figure(figsize=(2.9 * len(matrices) + 0.9, 3.2), dpi=150, layout="constrained")
+    low, high = min(m.min() for m in matrices.values()), max(m.max() for m in matrices.values())
+    panels = figure.subplots(1, len(matrices), squeeze=False)[0]
+    for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
+        shown = axes.imshow(matrix, vmin=low, vmax=high, cmap="viridis")
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("view")
+    panels[0].set_ylabel("view")
+    figure.colorbar(shown, ax=list(panels), label=label, shrink=0.85)
+    return figure

@@ -9,9 +9,11 @@ import numpy as np
 import yaml
 
 from hf_mia.core import Evidence
-from hf_mia.experiment import Experiment, mapping
-from hf_mia.figures import curve_figure, histogram_figure, roc_figure, scores_figure
-from hf_mia.run import Played, report_json, write_json
+from hf_mia.estimates import Estimate
+from hf_mia.experiment import mapping
+from hf_mia.figures import curve_figure, roc_figure, scores_figure
+from hf_mia.plan import Experiment
+from hf_mia.played import Played, Scene, report_json, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,23 +61,28 @@ def read_evidence(path: Path) -> Evidence:
 
 def _write_figures(folder: Path, experiment: Experiment, played: Played) -> None:
     figures = {"roc": roc_figure([*played.reports.values(), played.control]), "scores": scores_figure(played.headline)}
-    figures["ranks"] = _rank_figure(played)
+    figures |= played.portrait.figures
     for title, rows in played.sweeps.items():
         sweep = experiment.sweeps[title]
-        drawn = [i for i, value in enumerate(sweep.values) if value is not None]
+        drawn = [i for i, value in enumerate(sweep.values) if isinstance(value, (int, float))]
         if len(drawn) > 1:
             x = [float(sweep.values[i] or 0) for i in drawn]
             series = {name: [row[i].auc for i in drawn] for name, row in rows.items()}
             figures[f"sweep-{title}"] = curve_figure(x, series, sweep.field, "AUC", logx=max(x) > 20 * min(x) > 0)
+    if "early stopping" in played.scenes:
+        figures["early-stopping"] = _stopping_figure(played.scenes["early stopping"])
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
 
 
-def _rank_figure(played: Played) -> Figure:
-    """The share of words at each rank, members against non-members, with a 95 % band over users."""
-    shares, edges = played.ranks
-    inside = played.target.member == 1
-    members, nonmembers = shares[inside], shares[~inside]
-    bands = [1.96 * side.std(axis=0) / np.sqrt(len(side)) for side in (members, nonmembers)]
-    label = "1 + rank of the true word"
-    return histogram_figure(members.mean(axis=0), nonmembers.mean(axis=0), edges, label, (bands[0], bands[1]))
+def _stopping_figure(scene: Scene) -> Figure:
+    """Each attack's accuracy, or AUC where it has no threshold, and the probe's accuracy, against epochs."""
+    names = next(iter(scene.reports.values()))
+    series = {}
+    for name in names:
+        reports = [reports[name] for reports in scene.reports.values()]
+        decided = all(report.threshold is not None for report in reports)
+        series[f"{name}: {'accuracy' if decided else 'AUC'}"] = [r.accuracy if decided else r.auc for r in reports]
+    if scene.utility:
+        series["kNN probe: accuracy"] = [Estimate(scene.utility.get(epoch)) for epoch in scene.reports]
+    return curve_figure([float(epoch) for epoch in scene.reports], series, "epochs of training", "attack and probe")

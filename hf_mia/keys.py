@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datasets import Dataset
 
+IMAGES = 32  # encoded images in memory at once
 WAY_OUT = "free some space, or set --cache to a larger disk, and run again; what is done stays"
 
 
@@ -29,10 +30,33 @@ def records_key(records: Dataset, columns: Sequence[str]) -> str:
     if missing:
         raise ValueError(f"records need the columns {list(columns)}, but have {records.column_names}.")
     digest = blake2b(digest_size=16)
-    for rows in records.select_columns(list(columns)).iter(batch_size=4096):
+    for start in range(0, len(records), 4096):
         for column in columns:
-            digest.update(content_key(str(value) for value in rows[column]).encode())
+            digest.update(content_key(_parts(records, column, start, min(start + 4096, len(records)))).encode())
     return digest.hexdigest()
+
+
+def image_content(value: Mapping[str, object]) -> bytes:
+    """The bytes of an encoded image, {"bytes", "path"} as `datasets.Image(decode=False)` gives it, or its file's."""
+    content, path = value.get("bytes"), value.get("path")
+    if isinstance(content, bytes):
+        return content
+    if path is None:
+        raise ValueError("an image has neither bytes nor a path")
+    return Path(str(path)).read_bytes()
+
+
+def _parts(records: Dataset, column: str, start: int, stop: int) -> Iterator[str | bytes]:
+    """A column's values in some rows: texts as they are, images as the bytes that encode them, few in memory."""
+    from datasets import Image
+
+    feature = records.features[column]
+    if isinstance(feature, Image) and feature.decode:
+        records = records.cast_column(column, Image(decode=False))
+    step = IMAGES if isinstance(feature, Image) or (isinstance(feature, dict) and "bytes" in feature) else stop - start
+    for first in range(start, stop, step):
+        for value in records.select_columns([column])[first : min(first + step, stop)][column]:
+            yield image_content(value) if isinstance(value, Mapping) and "bytes" in value else str(value)
 
 
 def folder_key(folder: Path) -> str:

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from hf_mia.core import Integers, Pool
-from hf_mia.experiment import Checkpoint
-from hf_mia.texts import Data, marked_users
+from hf_mia.data import Data
+from hf_mia.plan import Checkpoint
 
 LARGEST_LIST = 1 << 28  # bytes
 
 
 def members_of(target: Checkpoint, corpus: Pool, data: Data) -> Integers:
-    """Indices of the member users; ValueError for names that the data does not know, or where none are given."""
+    """Indices of the member units; ValueError for names that the data does not know, or where none are given."""
     given = {
         "members": bool(target.members),
         "members_file": target.members_file,
@@ -29,7 +29,7 @@ def members_of(target: Checkpoint, corpus: Pool, data: Data) -> Integers:
         )
     place = {name: i for i, name in enumerate(corpus.names)}
     if target.members_column:  # users with too few texts are out of the audit, marked or not
-        names = [name for name in marked_users(data, target.members_column) if name in place]
+        names = [name for name in data.marked(target.members_column) if name in place]
     elif target.members_file:
         names = _listed(Path(target.members_file))
     else:
@@ -38,8 +38,8 @@ def members_of(target: Checkpoint, corpus: Pool, data: Data) -> Integers:
     if unknown:
         near = difflib.get_close_matches(unknown[0], corpus.names, 1)
         raise ValueError(
-            f"{len(unknown)} of {len(names)} members are no users of the data, such as {unknown[:3]}"
-            f"{f' (did you mean {near[0]!r}?)' if near else ''}: check data.user, or leave them out."
+            f"{len(unknown)} of {len(names)} members are no {data.unit}s of the data, such as {unknown[:3]}"
+            f"{f' (did you mean {near[0]!r}?)' if near else ''}: check the data's columns, or leave them out."
         )
     return np.array(sorted({place[name] for name in names}), dtype=np.int64)
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 
+from hf_mia.checkpoints import check_weights, configuration, folder_of, name_of
 from hf_mia.collate import Batch, Collate, Item
 from hf_mia.core import Model
 from hf_mia.keys import folder_key
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,26 +89,17 @@ def language_model(source: str | Path, revision: str | None = None) -> Model:
     Loads safetensors only and runs no code from the repository. Raises ValueError, with the way out, where the model
     has no tokenizer, is an encoder, is an encoder-decoder, has pickled weights only, or wants remote code.
     """
-    folder = _folder(source, revision)
+    folder = folder_of(source, revision)
     config = _config(folder, str(source))
-    if not list(folder.glob("*.safetensors")):
-        raise ValueError(
-            f"model {str(source)!r} has no safetensors weights, and pickled weights can run code. Convert "
-            "it where you trust it: `model.save_pretrained(folder)` writes safetensors."
-        )
+    check_weights(folder, str(source))
     collate = TextCollate(_tokenizer(folder, str(source)), _context(config))
-    name = str(source) if revision is None else f"{source}@{revision}"
-    return Model(name, folder_key(folder), collate, partial(_load, folder))
+    return Model(name_of(source, revision), folder_key(folder), collate, partial(_load, folder))
 
 
 def blueprint(source: str | Path, revision: str | None = None) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
     """What a causal language model is before it has weights: configuration and tokenizer. ValueError as above."""
-    folder = _folder(source, revision)
+    folder = folder_of(source, revision)
     return _config(folder, str(source)), _tokenizer(folder, str(source))
-
-
-def _folder(source: str | Path, revision: str | None) -> Path:
-    return Path(source) if Path(source).is_dir() else _download(str(source), revision)
 
 
 def _load(folder: Path) -> PreTrainedModel:
@@ -125,47 +115,12 @@ def _load(folder: Path) -> PreTrainedModel:
     )
 
 
-def _download(source: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=list(WEIGHTS)))
-    except GatedRepoError as error:
-        raise ValueError(f"model {source!r} is gated: accept its terms on the Hub, then `hf auth login`.") from error
-    except RevisionNotFoundError as error:
-        raise ValueError(f"model {source!r} has no revision {revision!r}: name a branch, tag or commit.") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise ValueError(
-            f"model {source!r} is neither a local folder nor a Hub id that you can see. Check the "
-            "spelling; for a private one, `hf auth login`."
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ValueError(f"model {source!r} is no local folder, and the Hub could not be reached: {error}") from error
-
-
 def _config(folder: Path, source: str) -> PretrainedConfig:
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     import hf_mia.recipes.recurrent  # noqa: F401  registers our architecture with the Auto classes
 
-    if not (folder / "config.json").exists():
-        raise ValueError(f"model {source!r} has no config.json: name a folder that `save_pretrained` wrote.")
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except ValueError as error:
-        raise ValueError(
-            f"model {source!r} cannot be loaded by transformers alone: {error} If it wants code from its "
-            "repository, that code is not run here: name a model whose architecture is in transformers."
-        ) from error
+    config = configuration(folder, source)
     if config.is_encoder_decoder:
         raise ValueError(
             f"model {source!r} is an encoder-decoder ({config.model_type}), and next-word audits need a "
@@ -176,7 +131,7 @@ def _config(folder: Path, source: str) -> PretrainedConfig:
             f"model {source!r} is encoder-only ({config.model_type}): it fills in blanks and predicts no "
             "next word. Name a causal language model, such as GPT-2 or Llama."
         )
-    return cast("PretrainedConfig", config)
+    return config
 
 
 def _tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:

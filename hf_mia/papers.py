@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from hf_mia.attacks.networks import MLP, DeepSets
 from hf_mia.attacks.relative import Relative
 from hf_mia.attacks.shadow import LogisticRegression, ShadowClassifier
 from hf_mia.attacks.threshold import Threshold
 from hf_mia.core import Attack
+from hf_mia.signals.encoder import (
+    ConcatenatedFeatures,
+    Feature,
+    MeanSimilarity,
+    PlainSimilarity,
+    ViewSimilarity,
+)
 from hf_mia.signals.language import (
     FrequencyRankHistogram,
     LogRankHistogram,
@@ -34,4 +42,10 @@ PAPERS: dict[str, Attack] = {
     "auditmi-rarest-texts": ShadowClassifier(RarestTexts(RankHistogram(), 4)),
     "auditmi-relative-random-texts": Relative(ShadowClassifier(RandomTexts(BOTH, 4), LogisticRegression())),
     "auditmi-relative-rarest-texts": Relative(ShadowClassifier(RarestTexts(BOTH, 4), LogisticRegression())),
+    "encodermi-v": ShadowClassifier(ViewSimilarity(), MLP()),
+    "encodermi-s": ShadowClassifier(ViewSimilarity(), DeepSets()),
+    "encodermi-t": Threshold(MeanSimilarity()),
+    "encoder-feature": ShadowClassifier(Feature(), MLP()),
+    "encoder-similarity": Threshold(PlainSimilarity()),
+    "encoder-concatenated": ShadowClassifier(ConcatenatedFeatures(), MLP()),
 }

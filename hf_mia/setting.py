@@ -1,22 +1,22 @@
-"""From an experiment to its games: load the texts, split the users, train what is missing."""
+"""From an experiment to its games: load the records, split the units, train what is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from hf_mia.config import change
-from hf_mia.core import Booleans, Game, Integers, Pool
-from hf_mia.experiment import Checkpoint, Experiment, Users
-from hf_mia.models import language_model
-from hf_mia.recipes.language import LanguageRecipe
-from hf_mia.shadows import Job, Split, game, halves, split_users, train
-from hf_mia.texts import load_texts, of_users, shuffled_share
-from hf_mia.units import places
+from hf_mia.core import Booleans, Integers, Pool
+from hf_mia.plan import Checkpoint, Experiment, Users
+from hf_mia.recipes import Recipe
+from hf_mia.shadows import Job, Split, halves, split_users
+from hf_mia.units import of_units, places, shuffled_share
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,40 +41,52 @@ class Setting:
         """What every shadow is asked about."""
         return asked(self.attackers, self.split.attackers, self.experiment.split)
 
+    def inside(self) -> set[str]:
+        """The names of the members."""
+        return {self.corpus.names[i] for i in self.split.members}
+
+    def rest(self) -> Pool:
+        """Units of the target's data that are not in the game."""
+        return of_units(self.corpus, np.sort(self.split.rest))
+
     def outside(self) -> Iterator[str]:
-        """Texts of users who are not in question: what a vocabulary may be counted on."""
+        """Records of units that are not in question: what a vocabulary may be counted on."""
+        column = self.experiment.data.columns[0]
         rows = np.flatnonzero(~np.isin(self.corpus.unit, self.split.candidates))
         for batch in self.corpus.records.select(rows).iter(batch_size=4096):
-            yield from batch["text"]
+            yield from batch[column]
 
 
-def setting(experiment: Experiment) -> Setting:
-    """Load the texts and split the users; trains and asks nothing."""
-    corpus = load_texts(experiment.data)
-    shadows, users = experiment.shadows, experiment.split
-    foreign = load_texts(shadows.data) if shadows.data and shadows.count else None
+def setting(experiment: Experiment, corpus: Pool | None = None) -> Setting:
+    """Load the records, unless the corpus is given, and split the units; trains and asks nothing."""
+    corpus = experiment.data.load() if corpus is None else corpus
+    shadows, users, unit = experiment.shadows, experiment.split, experiment.data.unit
+    foreign = shadows.data.load() if shadows.data and shadows.count else None
     if foreign:  # equal names in two corpora are not one user
         foreign = replace(foreign, names=tuple(f"shadows.data/{name}" for name in foreign.names))
     own = 0 if foreign else shadows.count
     if isinstance(experiment.target, Checkpoint):
         split = _given(corpus, experiment, own)
     else:
-        split = split_users(len(corpus.names), users.members, own, users.seed)
+        split = split_users(len(corpus.names), users.members, own, users.seed, unit)
     if foreign:
         others = np.random.default_rng([users.seed, 1]).permutation(len(foreign.names))
         if len(others) < 2 * len(split.members):
             raise ValueError(
-                f"shadows.data has {len(others)} users, and {len(split.members)} members take twice as many"
-                ": lower split.members or shadows.data.texts_per_user."
+                f"shadows.data has {len(others)} {unit}s, and {len(split.members)} members take twice as many: "
+                "lower split.members, or name more data."
             )
         split = replace(halves(split.members, split.nonmembers, others, shadows.count, users.seed), rest=split.rest)
-    return Setting(experiment, corpus, foreign, split)
+    made = Setting(experiment, corpus, foreign, split)
+    experiment.data.check(made.candidates(), made.shadow_pool())
+    return made
 
 
 def _given(corpus: Pool, experiment: Experiment, shadows: int) -> Split:
     """The split of a target trained elsewhere: its members as given, as many others as non-members, then attackers."""
     from hf_mia.members import members_of
 
+    unit = experiment.data.unit
     target = cast(Checkpoint, experiment.target)
     members = members_of(target, corpus, experiment.data)
     others = np.random.default_rng(experiment.split.seed).permutation(
@@ -84,8 +96,8 @@ def _given(corpus: Pool, experiment: Experiment, shadows: int) -> Split:
     needed = (3 if shadows else 1) * (len(members) if shadows else 2)
     if len(members) < 2 or len(others) < needed:
         raise ValueError(
-            f"target has {len(members)} members in the data and {len(others)} other users, and this audit "
-            f"takes at least 2 and {needed}: name fewer members, add users, or set shadows.count to 0."
+            f"target has {len(members)} members in the data and {len(others)} other {unit}s, and this audit "
+            f"takes at least 2 and {needed}: name fewer members, add {unit}s, or set shadows.count to 0."
         )
     return halves(members, others[:count], others[count:], shadows, experiment.split.seed)
 
@@ -93,7 +105,7 @@ def _given(corpus: Pool, experiment: Experiment, shadows: int) -> Split:
 def asked(corpus: Pool, users: Integers, share: Users) -> Pool:
     """The texts of some users that are asked about: trained-on and held-out ones in the proportion `held_out`."""
     if share.trained == 1:
-        return of_users(corpus, users)
+        return of_units(corpus, users)
     trained = shuffled_share(corpus, share.trained, share.seed)
     rows = trained if share.held_out == 0 else ~trained if share.held_out == 1 else _mixed(corpus, trained, share)
     silent = np.setdiff1d(users, corpus.unit[rows])
@@ -102,7 +114,7 @@ def asked(corpus: Pool, users: Integers, share: Users) -> Pool:
             f"split.trained = {share.trained} and held_out = {share.held_out} leave {len(silent)} users "
             f"without a text to ask about, such as {corpus.names[silent[0]]!r}: set data.least higher."
         )
-    return of_users(corpus, users, rows)
+    return of_units(corpus, users, rows)
 
 
 def _mixed(corpus: Pool, trained: Booleans, share: Users) -> Booleans:
@@ -120,52 +132,41 @@ def _mixed(corpus: Pool, trained: Booleans, share: Users) -> Booleans:
 
 
 def jobs(setting: Setting) -> list[Job]:
-    """The models to train: the target, unless it was trained elsewhere, then the shadows."""
+    """The models to train: the target, unless it was trained elsewhere, the shadows, then the controls."""
     experiment, split = setting.experiment, setting.split
     target, shadows = experiment.target, experiment.shadows
-    found, seed = [], 1000 * experiment.split.seed
-    trained = None if experiment.split.trained == 1 else experiment.split
-    recipe = target if isinstance(target, LanguageRecipe) else shadows.recipe
-    if recipe is None:
+    seed = 1000 * experiment.split.seed
+    if not isinstance(target, Recipe) and shadows.recipe is None:
         if shadows.count:
             raise ValueError(
                 "the target is a checkpoint, so shadows.recipe must say how shadows are trained, such as "
                 "{name: fine-tune, model: ...}; or set shadows.count to 0."
             )
         return []
-    processor = recipe.processor(setting.outside())
-    if isinstance(target, LanguageRecipe):
-        records = _training(setting.corpus, split.members, trained).records
-        found.append(Job("target", target, records, processor, seed))
-    base = shadows.recipe or recipe
+    found = []
+    if isinstance(target, Recipe):
+        processor = target.processor(setting.outside())
+        found.append(Job("target", target, _training(setting, split.members), processor, seed))
+    base = shadows.recipe or cast(Recipe, target)
+    if shadows.recipe or not found:
+        processor = base.processor(setting.outside())
     for number, members in enumerate(split.shadows):
         changes = shadows.changes[number % len(shadows.changes)] if shadows.changes else {}
         made = change(base, changes, f"shadows.changes[{number % max(len(shadows.changes), 1)}]")
-        records = _training(setting.attackers, members, trained).records
+        records = _training(setting, members, setting.attackers)
         found.append(Job(f"shadow {number + 1}", made, records, processor, seed + 1 + number))
-    return found
+    return found + [control(setting, found[0], name) for name in experiment.controls]
 
 
-def _training(corpus: Pool, users: Integers, share: Users | None) -> Pool:
-    return of_users(corpus, users, shuffled_share(corpus, share.trained, share.seed) if share else None)
+def control(setting: Setting, target: Job, name: str) -> Job:
+    """The target as it is without training, or `swapped`: trained on the non-members in the members' place."""
+    if name == "untrained":
+        return replace(target, name=name, recipe=target.recipe.blank())
+    return replace(target, name=name, records=_training(setting, setting.split.nonmembers))
 
 
-def games(setting: Setting, cache: Path) -> tuple[Game, list[Game]]:
-    """The target's game and the shadows', every model trained or taken from the cache."""
-    experiment, split = setting.experiment, setting.split
-    made = jobs(setting)
-    folders = train(made, cache)
-    candidates = setting.candidates()
-    inside = {setting.corpus.names[i] for i in split.members}
-    if isinstance(experiment.target, LanguageRecipe):
-        target = game("target", experiment.target, folders[0], candidates, inside, known=False)
-        made, folders = made[1:], folders[1:]
-    else:
-        model = language_model(experiment.target.model, experiment.target.revision)
-        target = Game(model, candidates, np.array([float(name in inside) for name in candidates.names]))
-    pool = setting.shadow_pool() if made else candidates
-    shadows = []
-    for job, folder, members in zip(made, folders, split.shadows, strict=True):
-        names = {setting.attackers.names[i] for i in members}
-        shadows.append(game(job.name, job.recipe, folder, pool, names, known=True))
-    return target, shadows
+def _training(setting: Setting, units: Integers, corpus: Pool | None = None) -> Dataset:
+    """The records of some units, of the target's data or another corpus, that a model is trained on."""
+    corpus, share = setting.corpus if corpus is None else corpus, setting.experiment.split
+    rows = None if share.trained == 1 else shuffled_share(corpus, share.trained, share.seed)
+    return of_units(corpus, units, rows).records

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_mia.core import Floats, Game, Integers, Pool
+from hf_mia.core import Floats, Game, Integers, Model, Pool
 from hf_mia.keys import content_key, records_key
 from hf_mia.progress import bar
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
 
-    from hf_mia.recipes import Recipe
+    from hf_mia.recipes import Processor, Recipe
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,18 @@ class Split:
         return np.concatenate([self.members, self.nonmembers])
 
 
-def split_users(users: int, members: int, shadows: int, seed: int) -> Split:
+def split_users(users: int, members: int, shadows: int, seed: int, unit: str = "user") -> Split:
     """Shuffle the users, then: N members, N non-members, 2N for the attacker (Song and Shmatikov 2019; public code).
 
-    Raises ValueError where there are fewer than 2 users a side, or fewer than the 4N (2N without shadows) it takes.
+    `unit` is what a user is called in messages: an image is a user of one record. Raises ValueError where
+    there are fewer than 2 users a side, or fewer than the 4N (2N without shadows) it takes.
     """
     needed = (4 if shadows else 2) * members
     if members < 2:
-        raise ValueError(f"split.members must be at least 2 users a side, but is {members}.")
+        raise ValueError(f"split.members must be at least 2 {unit}s a side, but is {members}.")
     if needed > users:
         raise ValueError(
-            f"split.members = {members} takes {needed} users (members, as many non-members"
+            f"split.members = {members} takes {needed} {unit}s (members, as many non-members"
             f"{', twice as many for the shadows' if shadows else ''}), but the data has {users}: "
             f"set split.members to {users // (needed // members)} or less."
         )
@@ -77,7 +77,7 @@ class Job:
     name: str
     recipe: Recipe
     records: Dataset
-    processor: PreTrainedTokenizerBase
+    processor: Processor
     seed: int
 
     def folder(self, cache: Path) -> Path:
@@ -86,18 +86,11 @@ class Job:
             [
                 self.recipe.key(),
                 records_key(self.records, self.recipe.columns),
-                tokenizer_key(self.processor),
+                self.recipe.processor_key(self.processor),
                 str(self.seed),
             ]
         )
         return cache / "models" / key
-
-
-def tokenizer_key(processor: PreTrainedTokenizerBase) -> str:
-    """The content of a tokenizer: its words, rules and special tokens."""
-    vocabulary = json.dumps(sorted(processor.get_vocab().items()))
-    rules = processor.backend_tokenizer.to_str() if processor.is_fast else type(processor).__name__
-    return content_key([vocabulary, rules, json.dumps(processor.special_tokens_map, sort_keys=True, default=str)])
 
 
 def train(jobs: Sequence[Job], cache: Path) -> list[Path]:
@@ -112,7 +105,8 @@ def train(jobs: Sequence[Job], cache: Path) -> list[Path]:
     patient = InitProcessGroupKwargs(timeout=timedelta(days=7))  # others wait while one process trains
     accelerator = Accelerator(kwargs_handlers=[patient])
     folders = [job.folder(cache) for job in jobs]
-    missing = [(job, folder) for job, folder in zip(jobs, folders, strict=True) if not folder.exists()]
+    wanted = {folder: job for job, folder in zip(jobs, folders, strict=True)}  # each model once
+    missing = [(job, folder) for folder, job in wanted.items() if not folder.exists()]
     accelerator.wait_for_everyone()  # all have seen the same folders before any appears
     own = [
         pair
@@ -144,7 +138,7 @@ def _train(job: Job, folder: Path, accelerator: Accelerator, title: str) -> None
         shutil.rmtree(unfinished)
 
 
-def game(name: str, recipe: Recipe, folder: Path, pool: Pool, members: set[str], known: bool) -> Game:
-    """The trained model beside a pool: a shadow where membership is `known`, else a target."""
+def game(name: str, model: Model, pool: Pool, members: set[str], known: bool) -> Game:
+    """A model, by the name it shall have, beside a pool: a shadow where membership is `known`, else a target."""
     member: Floats = np.array([float(name in members) for name in pool.names])
-    return Game(replace(recipe.load(folder), name=name), pool, member, known)
+    return Game(replace(model, name=name), pool, member, known)

@@ -6,16 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hf_mia.estimates import Estimate
+from hf_mia.played import SPREAD, Played, Reports, Scene, spread
 from hf_mia.report import Report
-from hf_mia.run import Played
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 HEADS = {"auc": "AUC", "accuracy": "accur.", "precision": "precis.", "tpr@0.01": "TPR@1%", "tpr@0.001": "TPR@.1%"}
+VARIANTS = {"controls": "target", "background knowledge": "attacker knows", "early stopping": "epochs"}
+MEANT = {
+    "controls": " Untrained: .5 is expected; swapped, trained on the non-members: below .5, as far as there is a leak."
+}
 MEANING = {
     "leak": "Members can be told from non-members by what the model answers, better than chance and better than by "
-    "their texts alone. This is evidence about the model, not proof about one user.",
+    "their data alone. This is evidence about the model, not proof about one unit.",
     "inconclusive": "The attack does not beat chance and the blind control, which never asks the model: nothing is "
     "shown, neither a leak nor its absence.",
 }
@@ -25,13 +30,17 @@ def print_played(played: Played, console: Console) -> None:
     """The attacks with their intervals, each sweep's table, the verdict and what it cannot tell."""
     members = int(played.control.member.sum())
     title = (
-        f"{played.target.model.name}: {members} members, {len(played.control.member) - members} non-members, "
+        f"{played.target}: {members} members, {len(played.control.member) - members} non-members, "
         f"{100 * played.control.confidence:g} % intervals"
     )
     above = {report.name: played.above_control(report) for report in played.reports.values()}
     _print_table(title, [*played.reports.values(), played.control], console, above)
     for name, rows in played.sweeps.items():
         _print_table(name, [report for row in rows.values() for report in row], console)
+    if played.trials:
+        _print_trials(played.trials, console)
+    for name, scene in played.scenes.items():
+        _print_scene(name, scene, console)
     verdict = played.verdict(played.headline)
     console.print(f"Verdict by {played.headline.name}: [bold]{verdict}[/bold]. {MEANING[verdict]}")
 
@@ -40,11 +49,8 @@ def _print_table(
     title: str, reports: Sequence[Report], console: Console, above: Mapping[str, Estimate] | None = None
 ) -> None:
     """One row a report: the numbers, and under them their intervals."""
-    from rich import box
-    from rich.table import Table
-
     columns = ["attack", *(HEADS.get(name, name) for name in reports[0].summary()), *(["−blind"] if above else [])]
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", padding=(0, 1, 0, 0))
+    table = _table(title)
     for column in columns:
         table.add_column(
             column,
@@ -58,6 +64,44 @@ def _print_table(
     if above:
         table.caption = "−blind: how far the AUC is above that of the blind control, which never asks the model."
     console.print(table)
+
+
+def _print_trials(trials: Mapping[str, Sequence[Report]], console: Console) -> None:
+    """One row an attack whose classifier was fitted several times: mean and deviation over the fits."""
+    count = len(next(iter(trials.values())))
+    table = _table(f"{count} fits from different seeds, mean ± deviation")
+    for column in ("attack", *(HEADS.get(name, name) for name in SPREAD)):
+        table.add_column(column, justify="left" if column == "attack" else "right", no_wrap=True)
+    for name, reports in trials.items():
+        found = spread(reports).values()
+        table.add_row(name, *("n/a" if pair is None else f"{pair[0]:.3f} ± {pair[1]:.3f}" for pair in found))
+    console.print(table)
+
+
+def _print_scene(title: str, scene: Scene, console: Console) -> None:
+    """One row a variant of the setting, under each attack its AUC with the interval, and its accuracy."""
+    table = _table(title)
+    table.add_column(VARIANTS.get(title, "variant"), min_width=12)
+    for name in next(iter(scene.reports.values())):
+        table.add_column(name, justify="right")
+    if scene.utility:
+        table.add_column("kNN probe", justify="right")
+    for variant, reports in scene.reports.items():
+        utility = [f"{scene.utility[variant]:.3f}"] if variant in scene.utility else []
+        table.add_row(variant, *_both(reports), *utility)
+    table.caption = "AUC, its interval, and accuracy at the shadows' threshold." + MEANT.get(title, "")
+    console.print(table)
+
+
+def _both(reports: Reports) -> list[str]:
+    return [f"{_cell(report.auc)}\n{_cell(report.accuracy).splitlines()[0]}" for report in reports.values()]
+
+
+def _table(title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", padding=(0, 1, 0, 0))
 
 
 def _cell(estimate: Estimate) -> str:

@@ -6,50 +6,90 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from hf_mia.core import Booleans, Integers, Pool
-from hf_mia.units import places
+from hf_mia.core import Ask, Booleans, Floats, Game, Model, Pool, Probe
+from hf_mia.data import Data, Portrait
+from hf_mia.sources import ENCODING, check_column, load
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 DOCSTRINGS = "docstrings"
-ENCODING = "It is not UTF-8: save it as UTF-8 first."
-BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".txt": "text"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class Texts(Data):
     """Where texts come from: a Hub id, a local folder or file, or `docstrings`, the embedded default.
 
     `user` names the column of users; without one, every `texts_per_user` consecutive texts are a pseudo-user.
     `least` leaves out users with fewer texts. `users` caps how many users the embedded default reads.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("text",)
+    unit: ClassVar[str] = "user"
+    access: ClassVar[str] = "rank and log-probability of each true next token, given the true text before it"
+    beside: ClassVar[tuple[str, ...]] = (
+        "auditmi",
+        "auditmi-relative",
+        "reference",
+        "mean-rank",
+        "mean-log-rank",
+        "mean-loss",
+    )
+    recipe: ClassVar[str] = "lstm"
+    shadows: ClassVar[int] = 10
     path: str = DOCSTRINGS
-    name: str | None = None
-    revision: str | None = None
-    split: str = "train"
     text: str = "text"
     user: str | None = "user"
     texts_per_user: int | None = None
     least: int = 1
     users: int = 200
 
+    def load(self) -> Pool:
+        return load_texts(self)
 
-def load_texts(data: Data) -> Pool:
+    def marked(self, column: str) -> list[str]:
+        return marked_users(self, column)
+
+    def model(self, source: str | Path, revision: str | None) -> Model:
+        from hf_mia.models import language_model
+
+        return language_model(source, revision)
+
+    def takes(self, probe: Probe) -> bool:
+        from hf_mia.probes import Tokens
+
+        return isinstance(probe, Tokens)
+
+    def blind(self, pool: Pool, member: Booleans) -> Floats:
+        from hf_mia.controls import blind_scores
+
+        order = np.argsort(pool.unit, kind="stable")
+        units = np.split(order, np.cumsum(np.bincount(pool.unit))[:-1])
+        return blind_scores((pool.records.select(rows)["text"] for rows in units), member)
+
+    def check(self, target: Pool, attackers: Pool) -> None:
+        """Nothing to do: empty texts are left out when they are loaded, and two users may write the same text."""
+
+    def portrait(self, target: Game, ask: Ask, probe: Probe) -> Portrait:
+        from hf_mia.portraits import text_portrait
+
+        return text_portrait(target, ask)
+
+
+def load_texts(data: Texts) -> Pool:
     """All texts with their users, sorted by name; empty and whitespace texts are dropped, and said to be.
 
     Raises ValueError where a column is unknown, a file is not UTF-8, or nothing is left.
     """
     records = _load(data)
-    _check_column("data.text", data.text, records)
+    check_column("data.text", data.text, records)
     if data.user is not None:
-        _check_column("data.user", data.user, records)
+        check_column("data.user", data.user, records)
     filled = _filled(data, records)
     if not filled.all():
         logger.warning("%d of %d texts are empty or have no user, and are left out.", (~filled).sum(), len(filled))
@@ -71,56 +111,15 @@ def load_texts(data: Data) -> Pool:
     return Pool(columns.select(rows), unit.astype(np.int64), tuple(str(name) for name in names))
 
 
-def of_users(corpus: Pool, users: Integers, rows: Booleans | None = None) -> Pool:
-    """The part of a pool that belongs to some of its users (indices), and to the given rows (n,) if any."""
-    wanted = np.isin(corpus.unit, users)
-    chosen = np.flatnonzero(wanted if rows is None else wanted & rows)
-    order = np.sort(users)
-    unit = np.searchsorted(order, corpus.unit[chosen])
-    return Pool(corpus.records.select(chosen), unit, tuple(corpus.names[i] for i in order))
-
-
-def shuffled_share(corpus: Pool, share: float, seed: int) -> Booleans:
-    """A random `share` of each user's texts (n,), rounded up: the same rows whatever the order of the users."""
-    place = places(corpus.unit, np.random.default_rng(seed).random(len(corpus.unit)))
-    return np.asarray(place < np.ceil(share * np.bincount(corpus.unit))[corpus.unit], dtype=np.bool_)
-
-
-def _load(data: Data) -> Dataset:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
+def _load(data: Texts) -> Dataset:
     if data.path == DOCSTRINGS:
         from hf_mia.docstrings import docstring_sentences
 
         return docstring_sentences(data.users)
-    path = Path(data.path).expanduser()
-    try:
-        if path.is_file():
-            kind = BUILDERS.get(path.suffix)
-            if kind is None:
-                raise ValueError(f"data.path = {data.path!r} ends in {path.suffix!r}: files can be {sorted(BUILDERS)}.")
-            return load_dataset(kind, data_files=str(path), split=data.split)
-        return load_dataset(
-            str(path) if path.is_dir() else data.path, data.name, split=data.split, revision=data.revision
-        )
-    except (OSError, RuntimeError, UnicodeDecodeError, DatasetsError) as error:
-        cause = error.__cause__ or error
-        coded = (
-            isinstance(error, UnicodeDecodeError)
-            or isinstance(cause, UnicodeDecodeError)
-            or "UTF" in str(cause).upper()
-        )
-        hint = f" {ENCODING}" if coded else ""
-        raise ValueError(f"data.path = {data.path!r} could not be loaded: {cause}.{hint}") from error
+    return load(data.path, data.name, data.revision, data.split)
 
 
-def _check_column(field: str, column: str, records: Dataset) -> None:
-    if column not in records.column_names:
-        raise ValueError(f"{field} = {column!r} is no column of the data: it has {records.column_names}.")
-
-
-def _column(data: Data, records: Dataset, column: str) -> Iterator[object]:
+def _column(data: Texts, records: Dataset, column: str) -> Iterator[object]:
     """The values of a column, a batch in memory; a text that is not UTF-8 may show itself only here."""
     try:
         for rows in records.select_columns([column]).iter(batch_size=4096):
@@ -129,13 +128,13 @@ def _column(data: Data, records: Dataset, column: str) -> Iterator[object]:
         raise ValueError(f"data.path = {data.path!r} could not be read: {error}. {ENCODING}") from error
 
 
-def _filled(data: Data, records: Dataset) -> Booleans:
+def _filled(data: Texts, records: Dataset) -> Booleans:
     """Which rows (n,) have a text that is not whitespace, and a user."""
     pairs = zip(*(_column(data, records, name) for name in (data.text, data.user or data.text)), strict=True)
     return np.array([bool(text and str(text).strip()) and user is not None for text, user in pairs], dtype=bool)
 
 
-def _users(data: Data, records: Dataset, filled: Booleans) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
+def _users(data: Texts, records: Dataset, filled: Booleans) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
     """The user of each text that is not empty."""
     if data.user is not None:
         users = zip(_column(data, records, data.user), filled, strict=True)
@@ -146,12 +145,12 @@ def _users(data: Data, records: Dataset, filled: Booleans) -> np.ndarray[tuple[i
     return np.array([f"pseudo-user {i:06d}" for i in number])
 
 
-def marked_users(data: Data, column: str) -> list[str]:
+def marked_users(data: Texts, column: str) -> list[str]:
     """The users whose texts all have 1 (or true) in a column; ValueError for other values or users with both."""
     if data.user is None:
         raise ValueError("target.members_column marks users, so data.user must name the column of users.")
     records = _load(data)
-    _check_column("target.members_column", column, records)
+    check_column("target.members_column", column, records)
     marks, users = (list(_column(data, records, name)) for name in (column, data.user))
     if strange := {repr(mark) for mark in marks if mark is None or mark not in (0, 1)}:
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hf_mia.core import Floats, Integers
+from hf_mia.core import Booleans, Floats, Integers, Pool
 
 
 def places(unit: Integers, by: Floats) -> Integers:
@@ -14,3 +14,18 @@ def places(unit: Integers, by: Floats) -> Integers:
     place = np.empty(len(unit), dtype=np.int64)
     place[order] = np.arange(len(unit)) - np.repeat(np.cumsum(counts) - counts, counts)
     return place
+
+
+def of_units(corpus: Pool, units: Integers, rows: Booleans | None = None) -> Pool:
+    """The part of a pool that belongs to some of its units (indices), and to the given rows (n,) if any."""
+    wanted = np.isin(corpus.unit, units)
+    chosen = np.flatnonzero(wanted if rows is None else wanted & rows)
+    order = np.sort(units)
+    unit = np.searchsorted(order, corpus.unit[chosen])
+    return Pool(corpus.records.select(chosen), unit, tuple(corpus.names[i] for i in order))
+
+
+def shuffled_share(corpus: Pool, share: float, seed: int) -> Booleans:
+    """A random `share` of each unit's records (n,), rounded up: the same rows whatever the order of the units."""
+    place = places(corpus.unit, np.random.default_rng(seed).random(len(corpus.unit)))
+    return np.asarray(place < np.ceil(share * np.bincount(corpus.unit))[corpus.unit], dtype=np.bool_)

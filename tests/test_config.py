@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from hf_mia.config import override, read_yaml
-from hf_mia.experiment import Checkpoint, Experiment, experiment, label, swept
+from hf_mia.experiment import experiment, label
 from hf_mia.papers import PAPERS
+from hf_mia.plan import Checkpoint, Experiment, Sweep
 from hf_mia.recipes.language import CausalLM, Recurrent
 
 
@@ -152,6 +153,6 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
 
 def test_labels_say_what_was_changed_and_nothing_else() -> None:
     assert label("auditmi", PAPERS["auditmi"]) == "auditmi"
-    assert label("auditmi", swept("auditmi", "signal.top", 10)) == "auditmi (signal.top=10)"
+    assert label("auditmi", Sweep().attack("auditmi", 10)) == "auditmi (signal.top=10)"
     specs = [{"name": "auditmi", "signal": {"bins": 100}}, {"name": "auditmi", "signal": {"top": 3, "bins": 9}}]
     assert list(experiment({"attacks": specs}).attacks) == ["auditmi", "auditmi (signal.bins=9, signal.top=3)"]

@@ -11,8 +11,9 @@ from scipy.stats import norm
 from worlds import World, replay
 
 from hf_mia.core import Game, Pool, audit
-from hf_mia.experiment import Experiment, experiment, mapping
+from hf_mia.experiment import experiment, mapping
 from hf_mia.papers import PAPERS
+from hf_mia.plan import Experiment
 from hf_mia.report import Report
 
 EVERY = pytest.mark.parametrize("name", PAPERS)

@@ -12,8 +12,10 @@ from datasets import Dataset
 from worlds import World, config, tiny_gpt2, write
 
 from hf_mia.core import Pool
-from hf_mia.experiment import Experiment, experiment
-from hf_mia.setting import Setting, asked, games, jobs, setting
+from hf_mia.experiment import experiment
+from hf_mia.games import games
+from hf_mia.plan import Experiment
+from hf_mia.setting import Setting, asked, jobs, setting
 
 
 def prepared(tmp_path: Path, **changes: object) -> Setting:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_mia.core import Pool
-from hf_mia.texts import Data, load_texts, marked_users, of_users, shuffled_share
+from hf_mia.texts import Texts, load_texts, marked_users
+from hf_mia.units import of_units, shuffled_share
 
 ROWS = [("bob", "two words"), ("ann", "one"), ("bob", "Ünï 漢字 🙂"), ("ann", 'a, "quoted" text'), ("cy", "x y z")]
 EXPECTED = {"ann": ["one", 'a, "quoted" text'], "bob": ["two words", "Ünï 漢字 🙂"], "cy": ["x y z"]}
@@ -37,7 +38,7 @@ def by_user(pool: Pool) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".json", ".csv"])
 def test_every_kind_of_file_gives_the_same_texts(tmp_path: Path, suffix: str) -> None:
-    pool = load_texts(Data(path=str(write(tmp_path / f"texts{suffix}"))))
+    pool = load_texts(Texts(path=str(write(tmp_path / f"texts{suffix}"))))
     assert pool.names == ("ann", "bob", "cy")
     assert by_user(pool) == EXPECTED
     assert pool.records.column_names == ["text"]
@@ -46,37 +47,37 @@ def test_every_kind_of_file_gives_the_same_texts(tmp_path: Path, suffix: str) ->
 def test_a_folder_is_read_whole(tmp_path: Path) -> None:
     write(tmp_path / "train-1.jsonl", ROWS[:2])
     write(tmp_path / "train-2.jsonl", ROWS[2:])
-    assert by_user(load_texts(Data(path=str(tmp_path)))) == EXPECTED
+    assert by_user(load_texts(Texts(path=str(tmp_path)))) == EXPECTED
 
 
 def test_columns_have_the_names_that_the_config_says(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", user="author", text="body")
-    assert by_user(load_texts(Data(path=str(path), user="author", text="body"))) == EXPECTED
+    assert by_user(load_texts(Texts(path=str(path), user="author", text="body"))) == EXPECTED
 
 
 def test_numbers_are_users_too(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", [(2, "a"), (10, "b"), (2, "c")])
-    assert by_user(load_texts(Data(path=str(path)))) == {"10": ["b"], "2": ["a", "c"]}
+    assert by_user(load_texts(Texts(path=str(path)))) == {"10": ["b"], "2": ["a", "c"]}
 
 
 @pytest.mark.parametrize(("field", "value"), [("text", "body"), ("user", "author")])
 def test_an_unknown_column_is_named_beside_those_there_are(tmp_path: Path, field: str, value: str) -> None:
     path = write(tmp_path / "t.parquet")
     with pytest.raises(ValueError, match=rf"data\.{field} = '{value}' is no column.*\['user', 'text'\]"):
-        load_texts(Data(path=str(path), **{field: value}))  # type: ignore[arg-type]
+        load_texts(Texts(path=str(path), **{field: value}))  # type: ignore[arg-type]
 
 
 def test_empty_and_whitespace_texts_are_dropped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [*ROWS, ("ann", ""), ("bob", " \n\t "), ("dee", None), ("dee", "\u00a0")]
     with caplog.at_level(logging.WARNING):
-        pool = load_texts(Data(path=str(write(tmp_path / "t.jsonl", rows))))  # type: ignore[arg-type]
+        pool = load_texts(Texts(path=str(write(tmp_path / "t.jsonl", rows))))  # type: ignore[arg-type]
     assert by_user(pool) == EXPECTED  # dee, with no text at all, is no user
     assert "4 of 9 texts are empty" in caplog.text
 
 
 def test_users_with_few_texts_are_dropped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        pool = load_texts(Data(path=str(write(tmp_path / "t.parquet")), least=2))
+        pool = load_texts(Texts(path=str(write(tmp_path / "t.parquet")), least=2))
     assert pool.names == ("ann", "bob")
     assert "1 of 3 users have fewer than data.least = 2" in caplog.text
 
@@ -85,7 +86,7 @@ def test_users_with_few_texts_are_dropped_and_counted(tmp_path: Path, caplog: py
 def test_nothing_left_is_an_error(tmp_path: Path, least: int) -> None:
     rows = [("ann", " ")] if least == 1 else ROWS
     with pytest.raises(ValueError, match=rf"no user with {least} texts"):
-        load_texts(Data(path=str(write(tmp_path / "t.jsonl", rows)), least=least))  # type: ignore[arg-type]
+        load_texts(Texts(path=str(write(tmp_path / "t.jsonl", rows)), least=least))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt"])
@@ -94,36 +95,36 @@ def test_a_file_that_is_not_utf_8_is_said_to_be(tmp_path: Path, suffix: str) -> 
     body = {".csv": "user,text\nann,f\xfcr\n", ".jsonl": '{"user": "ann", "text": "f\xfcr"}\n', ".txt": "f\xfcr\n"}
     path.write_bytes(body[suffix].encode("latin-1"))
     with pytest.raises(ValueError, match=r"not UTF-8: save it as UTF-8"):
-        load_texts(Data(path=str(path), user=None if suffix == ".txt" else "user", texts_per_user=1))
+        load_texts(Texts(path=str(path), user=None if suffix == ".txt" else "user", texts_per_user=1))
 
 
 def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.path = .*nowhere"):
-        load_texts(Data(path=str(tmp_path / "nowhere")))
+        load_texts(Texts(path=str(tmp_path / "nowhere")))
     (tmp_path / "t.docx").write_text("x")
     with pytest.raises(ValueError, match=r"ends in '\.docx'.*\.parquet"):
-        load_texts(Data(path=str(tmp_path / "t.docx")))
+        load_texts(Texts(path=str(tmp_path / "t.docx")))
 
 
 def test_consecutive_texts_make_pseudo_users(tmp_path: Path) -> None:
     rows = [("", f"text {i}") for i in range(5)]
     rows.insert(2, ("", " "))
     path = write(tmp_path / "t.parquet", rows)  # type: ignore[arg-type]
-    found = by_user(load_texts(Data(path=str(path), user=None, texts_per_user=2)))
+    found = by_user(load_texts(Texts(path=str(path), user=None, texts_per_user=2)))
     assert list(found.values()) == [["text 0", "text 1"], ["text 2", "text 3"], ["text 4"]]
-    assert len(load_texts(Data(path=str(path), user=None, texts_per_user=2, least=2)).names) == 2
+    assert len(load_texts(Texts(path=str(path), user=None, texts_per_user=2, least=2)).names) == 2
     with pytest.raises(ValueError, match=r"data\.texts_per_user"):
-        load_texts(Data(path=str(path), user=None))
+        load_texts(Texts(path=str(path), user=None))
 
 
 def test_a_text_without_a_user_belongs_to_nobody(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", [*ROWS, (None, "whose?"), (None, "and this?")])  # type: ignore[arg-type]
-    assert by_user(load_texts(Data(path=str(path)))) == EXPECTED  # or a ValueError that names data.user
+    assert by_user(load_texts(Texts(path=str(path)))) == EXPECTED  # or a ValueError that names data.user
 
 
 def test_part_of_a_pool_keeps_users_whole(small_pool: Pool) -> None:
     users = np.array([7, 2, 9])
-    part = of_users(small_pool, users)
+    part = of_units(small_pool, users)
     assert by_user(part) == {name: by_user(small_pool)[name] for name in sorted(small_pool.names[u] for u in users)}
 
 
@@ -140,7 +141,7 @@ def marked(tmp_path: Path, marks: list[object], least: int = 1) -> list[str]:
     path.write_text(
         "\n".join(json.dumps({"user": u, "text": t, "in": m}) for (u, t), m in zip(ROWS, marks, strict=True))
     )
-    return marked_users(Data(path=str(path), least=least), "in")
+    return marked_users(Texts(path=str(path), least=least), "in")
 
 
 def test_members_are_marked_by_a_column(tmp_path: Path) -> None:

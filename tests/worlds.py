@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from hf_mia.core import Answers, Game, Model, Pool, Probe, Ragged
-from hf_mia.experiment import Experiment, experiment
+from hf_mia.experiment import experiment
+from hf_mia.games import games
+from hf_mia.plan import Experiment
 from hf_mia.recipes.language import Recurrent
 from hf_mia.recipes.vocabulary import word_tokenizer
 from hf_mia.runner import Runner
-from hf_mia.setting import Setting, games, setting
+from hf_mia.setting import Setting, setting
 from hf_mia.shadows import Job
 
 OVERFITTED = 4 * 16

@@ -12,7 +12,7 @@ import numpy as np
 from hf_mia.core import Attack, Evidence, Floats, Integers, Scorer, Signal
 
 if TYPE_CHECKING:
-    from sklearn.base import ClassifierMixin
+    from sklearn.base import ClassifierMixin, TransformerMixin
 
 
 class Classifier(ABC):
@@ -21,6 +21,12 @@ class Classifier(ABC):
     @abstractmethod
     def build(self) -> ClassifierMixin:
         """An unfitted estimator."""
+
+    def scaler(self) -> TransformerMixin:
+        """What scales the features first, fitted on the shadows: each column to mean 0 and deviation 1."""
+        from sklearn.preprocessing import StandardScaler
+
+        return StandardScaler()
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class LogisticRegression(Classifier):
 
 @dataclass(frozen=True)
 class ShadowClassifier(Attack):
-    """Standardise the shadows' features, fit the classifier on who was in, score by its decision function.
+    """Scale the shadows' features, fit the classifier on who was in, score by its decision function.
 
     The threshold is the decision function's own, 0.
     """
@@ -61,7 +67,6 @@ class ShadowClassifier(Attack):
 
     def fit(self, shadows: Sequence[Evidence]) -> Scorer:
         from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
 
         if not shadows:
             raise ValueError(
@@ -71,7 +76,7 @@ class ShadowClassifier(Attack):
         known = np.concatenate([start + _known(shadow) for start, shadow in zip(starts, shadows, strict=False)])
         features = np.take(np.vstack([shadow.features for shadow in shadows]), known, axis=0)
         member = np.concatenate([shadow.member for shadow in shadows])[known]
-        fitted = make_pipeline(StandardScaler(), self.classifier.build()).fit(features, member)
+        fitted = make_pipeline(self.classifier.scaler(), self.classifier.build()).fit(features, member)
 
         def score(evidence: Evidence) -> Floats:
             return np.asarray(fitted.decision_function(evidence.features), dtype=np.float64)

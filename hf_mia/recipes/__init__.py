@@ -5,14 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from hf_mia.core import Model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BaseImageProcessor, PreTrainedTokenizerBase
+
+    Processor: TypeAlias = PreTrainedTokenizerBase | BaseImageProcessor
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what to say beside the bar
 
@@ -28,14 +30,22 @@ class Recipe(ABC):
         return repr(self)
 
     @abstractmethod
-    def processor(self, outside: Iterable[str]) -> PreTrainedTokenizerBase:
+    def processor(self, outside: Iterable[str]) -> Processor:
         """What turns records into numbers; a vocabulary, where one is built, sees only the texts `outside`."""
+
+    @abstractmethod
+    def processor_key(self, processor: Processor) -> str:
+        """The content of a processor, for the cache."""
+
+    @abstractmethod
+    def blank(self) -> Recipe:
+        """The recipe of the same model without training."""
 
     @abstractmethod
     def train(
         self,
         records: Dataset,
-        processor: PreTrainedTokenizerBase,
+        processor: Processor,
         seed: int,
         folder: Path,
         accelerator: Accelerator,
@@ -44,15 +54,21 @@ class Recipe(ABC):
         """Train on the records and save model and processor in the folder; resume from what the folder holds."""
 
     @abstractmethod
-    def steps(self, records: Dataset, processor: PreTrainedTokenizerBase) -> int:
+    def steps(self, records: Dataset, processor: Processor) -> int:
         """How many optimizer steps `train` takes on the records."""
 
     @abstractmethod
-    def time(
-        self, records: Dataset, processor: PreTrainedTokenizerBase, folder: Path, accelerator: Accelerator
-    ) -> float:
+    def time(self, records: Dataset, processor: Processor, folder: Path, accelerator: Accelerator) -> float:
         """Seconds a step takes here, measured on a few; the folder is for scratch."""
 
     @abstractmethod
     def load(self, folder: Path) -> Model:
         """The model that `train` saved."""
+
+    def kept(self) -> tuple[int, ...]:
+        """The epochs after which a model is kept, ascending; where there are any, the last epoch is one of them."""
+        return ()
+
+    def after(self, folder: Path, epoch: int) -> Path:
+        """Where the folder of a trained model holds the model as it was after one of the `kept` epochs."""
+        return folder / f"epoch-{epoch:04d}"

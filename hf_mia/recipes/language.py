@@ -51,6 +51,14 @@ class LanguageRecipe(Recipe):
     def module(self, processor: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The model before training."""
 
+    def processor_key(self, processor: PreTrainedTokenizerBase) -> str:
+        from hf_mia.recipes.vocabulary import tokenizer_key
+
+        return tokenizer_key(processor)
+
+    def blank(self) -> LanguageRecipe:
+        return replace(self, epochs=0)
+
     @abstractmethod
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The loss of logits (rows, length, V) for the next tokens (rows, length)."""
@@ -66,7 +74,8 @@ class LanguageRecipe(Recipe):
     ) -> None:
         import torch
 
-        from hf_mia.recipes.loop import fit, writing
+        from hf_mia.recipes.checkpoint import writing
+        from hf_mia.recipes.loop import fit
 
         torch.manual_seed(seed)
         module = self.module(processor)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from hf_mia.keys import WAY_OUT
+from hf_mia.recipes.checkpoint import restore, save
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -21,8 +15,6 @@ if TYPE_CHECKING:
 
     from hf_mia.recipes import Progress
     from hf_mia.recipes.language import LanguageRecipe
-
-STATE = "checkpoint.safetensors"
 
 
 def fit(
@@ -41,7 +33,7 @@ def fit(
     """
     module.to(accelerator.device).train()
     optimizer = _optimizer(module, plan)
-    first = _restore(folder, module, optimizer)
+    first = restore(folder, module, optimizer)
     on_gpu = accelerator.device.type == "cuda"
     answer = torch.compile(module) if plan.compile and on_gpu else module
     if plan.together and accelerator.num_processes > 1:
@@ -65,17 +57,8 @@ def fit(
             if step % 20 == 0 or step + 1 == steps:
                 progress(epoch * steps + step + 1, plan.epochs * steps, f"epoch {epoch + 1}/{plan.epochs}")
         if epoch + 1 < plan.epochs and (accelerator.is_main_process or not plan.together):
-            _save(folder, module, optimizer, epoch + 1)
+            save(folder, module, optimizer, epoch + 1)
     module.eval()
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns what safetensors says of a full disk into an OSError that names the folder and the way out."""
-    try:
-        yield
-    except (SafetensorError, OSError) as error:
-        raise OSError(f"cannot write the model to {folder} ({error}): {WAY_OUT}") from error
 
 
 def _optimizer(module: PreTrainedModel, plan: LanguageRecipe) -> torch.optim.Optimizer:
@@ -83,34 +66,3 @@ def _optimizer(module: PreTrainedModel, plan: LanguageRecipe) -> torch.optim.Opt
         return torch.optim.SGD(module.parameters(), lr=plan.learning_rate, momentum=plan.momentum, fused=True)
     kind = torch.optim.AdamW if plan.optimizer == "adamw" else torch.optim.Adam
     return kind(module.parameters(), lr=plan.learning_rate, fused=True)
-
-
-def _save(folder: Path, module: PreTrainedModel, optimizer: torch.optim.Optimizer, epoch: int) -> None:
-    """One safetensors file, put in place whole: parameters `p.NAME`, optimizer state `s.NUMBER.NAME`, the epoch."""
-    tensors = {f"p.{name}": tensor.detach().cpu() for name, tensor in module.named_parameters()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"s.{number}.{name}": value.cpu() for name, value in state.items() if value is not None}
-    temporary = folder / f"{STATE}.tmp"
-    with writing(folder):
-        save_file(tensors, temporary, metadata={"epoch": json.dumps(epoch)})
-        os.replace(temporary, folder / STATE)
-
-
-def _restore(folder: Path, module: PreTrainedModel, optimizer: torch.optim.Optimizer) -> int:
-    """Put the checkpoint's parameters and optimizer state back; the epoch to go on with, 0 without a checkpoint."""
-    from safetensors import safe_open
-
-    if not (folder / STATE).exists():
-        return 0
-    tensors = load_file(folder / STATE)
-    with safe_open(folder / STATE, "pt") as file, torch.no_grad():
-        epoch = int(json.loads(file.metadata()["epoch"]))
-        for name, parameter in module.named_parameters():
-            parameter.copy_(tensors[f"p.{name}"])
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("s."):
-            _, number, key = name.split(".", 2)
-            state.setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return epoch

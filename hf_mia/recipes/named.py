@@ -1,12 +1,16 @@
-"""RECIPES: the ways to train a next-word model, by the names that a config uses."""
+"""RECIPES: the ways to train a model, by the names that a config uses."""
 
 from __future__ import annotations
 
-from hf_mia.recipes.language import CausalLM, FromConfig, LanguageRecipe, Recurrent
+from hf_mia.recipes import Recipe
+from hf_mia.recipes.contrastive import MoCo, SimCLR
+from hf_mia.recipes.language import CausalLM, FromConfig, Recurrent
 
-RECIPES: dict[str, LanguageRecipe] = {
+RECIPES: dict[str, Recipe] = {
     "lstm": Recurrent(),
     "gru": Recurrent(cell="gru"),
     "fine-tune": CausalLM(model="openai-community/gpt2"),
     "from-config": FromConfig(model="openai-community/gpt2"),
+    "moco": MoCo(),
+    "simclr": SimCLR(),
 }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from hf_mia.keys import content_key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,3 +43,10 @@ def word_tokenizer(texts: Iterable[str], size: int, lowercase: bool = True) -> P
         pad_token="<eos>",
         clean_up_tokenization_spaces=False,
     )
+
+
+def tokenizer_key(processor: PreTrainedTokenizerBase) -> str:
+    """The content of a tokenizer: its words, rules and special tokens."""
+    vocabulary = json.dumps(sorted(processor.get_vocab().items()))
+    rules = processor.backend_tokenizer.to_str() if processor.is_fast else type(processor).__name__
+    return content_key([vocabulary, rules, json.dumps(processor.special_tokens_map, sort_keys=True, default=str)])

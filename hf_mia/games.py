@@ -1,0 +1,64 @@
+"""From a setting to its games: every model trained or taken from the cache, beside the units it is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_mia.core import Game, Model
+from hf_mia.plan import Checkpoint
+from hf_mia.setting import Setting, jobs
+from hf_mia.shadows import Job, game, train
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A setting whose models all exist, each in its folder."""
+
+    setting: Setting
+    jobs: tuple[Job, ...]
+    folders: tuple[Path, ...]
+
+    def games(self, epoch: int | None = None) -> tuple[Game, list[Game]]:
+        """The target's game and the shadows', as after an `epoch` where a recipe has kept it, else as in the end."""
+        setting, target = self.setting, self.setting.experiment.target
+        models = {job.name: self._model(i, epoch) for i, job in enumerate(self.jobs)}
+        name, candidates = "target", setting.candidates()
+        if isinstance(target, Checkpoint):
+            models["target"] = setting.experiment.data.model(target.model, target.revision)
+            name = models["target"].name
+        pool = setting.shadow_pool() if setting.split.shadows else candidates
+        shadows = []
+        for number, members in enumerate(setting.split.shadows, 1):
+            names = {setting.attackers.names[i] for i in members}
+            shadows.append(game(f"shadow {number}", models[f"shadow {number}"], pool, names, known=True))
+        return game(name, models["target"], candidates, setting.inside(), known=False), shadows
+
+    def controls(self, target: Game) -> dict[str, Game]:
+        """The target's game with models in its place in which no attack may find the members."""
+        found: dict[str, Game] = {}
+        for i, job in enumerate(self.jobs):
+            if job.name in self.setting.experiment.controls:
+                member = {name for name, inside in zip(target.pool.names, target.member, strict=True) if inside}
+                found[job.name] = game(job.name, self._model(i, None), target.pool, member, known=False)
+        return found
+
+    def _model(self, number: int, epoch: int | None) -> Model:
+        recipe, folder = self.jobs[number].recipe, self.folders[number]
+        return recipe.load(recipe.after(folder, epoch) if epoch in recipe.kept() and epoch is not None else folder)
+
+
+def trained(settings: Sequence[Setting], cache: Path) -> list[Trained]:
+    """Train what the cache lacks of all the settings' models, each model once."""
+    each = [jobs(setting) for setting in settings]
+    folders = iter(train([job for made in each for job in made], cache))
+    return [
+        Trained(setting, tuple(made), tuple(next(folders) for _ in made))
+        for setting, made in zip(settings, each, strict=True)
+    ]
+
+
+def games(setting: Setting, cache: Path) -> tuple[Game, list[Game]]:
+    """The target's game and the shadows', every model trained or taken from the cache."""
+    return trained([setting], cache)[0].games()

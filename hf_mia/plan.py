@@ -1,0 +1,179 @@
+"""An audit as a config describes it: whose records, which target, which shadows, which attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Literal
+
+from hf_mia.config import change, check_name
+from hf_mia.core import Attack
+from hf_mia.data import Data
+from hf_mia.papers import PAPERS
+from hf_mia.recipes import Recipe
+from hf_mia.recipes.named import RECIPES
+from hf_mia.texts import Texts
+
+Provenance = Literal["random_split", "canary", "post_hoc", "unknown"]
+Value = float | int | str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Users:
+    """Who is in: N members, N non-members and 2N for the attacker, drawn by `seed`; an image is a user of one record.
+
+    A model trains on a random `trained` share of each of its users' records; of the records that are asked about, a
+    share `held_out` is from the rest (0: all were trained on, 1: none was). Non-members' records are cut the same way.
+    """
+
+    members: int = 100
+    seed: int = 0
+    trained: float = 1.0
+    held_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.trained <= 1 or not 0 <= self.held_out <= 1:
+            raise ValueError(
+                f"trained must be in (0, 1] and held_out in [0, 1], but are {self.trained}, {self.held_out}."
+            )
+        if self.held_out > 0 and self.trained == 1:
+            raise ValueError(
+                "held_out > 0 asks about texts that were not trained on, and trained = 1 leaves none: lower trained."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A target that was trained elsewhere, and who its members are: by name, in a file, or by a column of the data.
+
+    `provenance` says how membership came about: `random_split`, `canary`, `post_hoc` (members and non-members
+    were collected apart: a difference between them can look like a leak) or `unknown`.
+    """
+
+    model: str = ""
+    revision: str | None = None
+    members: tuple[str, ...] = ()
+    members_file: str | None = None
+    members_column: str | None = None
+    provenance: Provenance = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shadows:
+    """`count` shadows by the target's recipe, or by `recipe`; the i-th with the i-th of `changes`, over and over.
+
+    `data` are other records to train them on (cross-domain); without, they get units of the target's data.
+    """
+
+    count: int = 10
+    recipe: Recipe | None = None
+    changes: tuple[Mapping[str, object], ...] = ()
+    data: Data | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise ValueError(f"count must be 0 or more shadows, but is {self.count}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Attacks, with `changes`, run over and over with a (dotted) field set to each of `values`: a table and a curve."""
+
+    attacks: tuple[str, ...] = ("auditmi",)
+    changes: Mapping[str, object] = field(default_factory=dict)
+    field: str = "signal.top"
+    values: tuple[Value, ...] = ()
+
+    def attack(self, name: str, value: Value) -> Attack:
+        """The named attack with the changes, and the field at the dotted path set to a value."""
+        check_name(name, PAPERS, "attack")
+        changes: object = value
+        for part in reversed(self.field.split(".")):
+            changes = {part: changes}
+        return change(change(PAPERS[name], self.changes, name), changes, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """EncoderMI's settings of background knowledge: what a shadow takes where the attacker does not know the target's.
+
+    `distribution`: other data; `architecture`: changes of the recipe; `algorithm`: another recipe. The grid runs every
+    combination of known and not known, 8 where all three are given (Liu et al. 2021, section 3.2).
+    """
+
+    distribution: Data | None = None
+    architecture: Mapping[str, object] | None = None
+    algorithm: Recipe | None = None
+
+    def settings(self, known: Shadows) -> dict[str, Shadows]:
+        """Each setting's shadows by what is known in it, from the `known` ones, which know everything."""
+        axes = {"distribution": self.distribution, "architecture": self.architecture, "algorithm": self.algorithm}
+        given = [name for name, value in axes.items() if value is not None]
+        found = {}
+        for knows in product((True, False), repeat=len(given)):
+            kept = [name for name, known_ in zip(given, knows, strict=True) if known_]
+            found[", ".join(kept) or "nothing"] = self._shadows(known, set(given) - set(kept))
+        return found
+
+    def _shadows(self, known: Shadows, unknown: set[str]) -> Shadows:
+        data = self.distribution if "distribution" in unknown else known.data
+        recipe = self.algorithm if "algorithm" in unknown else known.recipe
+        changes = (self.architecture or {},) if "architecture" in unknown else known.changes
+        return replace(known, data=data, recipe=recipe, changes=changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that decides an audit's numbers.
+
+    `controls` are targets that an attack must not find members in: `untrained`, and `swapped`, trained on the
+    non-members. `trials`: how often an attack's classifier is fitted, each time from another seed.
+    """
+
+    data: Data = Texts()
+    split: Users = Users()
+    target: Recipe | Checkpoint = RECIPES["lstm"]
+    shadows: Shadows = Shadows()
+    attacks: Mapping[str, Attack] = field(default_factory=lambda: {name: PAPERS[name] for name in Texts.beside})
+    sweeps: Mapping[str, Sweep] = field(default_factory=dict)
+    grid: Grid | None = None
+    controls: tuple[Literal["untrained", "swapped"], ...] = ()
+    trials: int = 1
+    fprs: tuple[float, ...] = (0.01, 0.001)
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not all(0 < fpr < 1 for fpr in (*self.fprs, self.confidence)):
+            raise ValueError(f"fprs and confidence must lie between 0 and 1, but are {self.fprs}, {self.confidence}: "
+                             "write one percent as 0.01.")  # fmt: skip
+        if self.trials < 1:
+            raise ValueError(f"trials must be at least 1, but is {self.trials}.")
+        swept = [PAPERS[name] for sweep in self.sweeps.values() for name in sweep.attacks if name in PAPERS]
+        for attack in (*self.attacks.values(), *swept):
+            if attack.least > self.shadows.count:
+                raise ValueError(f"{attack} takes {attack.least} shadows or more, but shadows.count is "
+                                 f"{self.shadows.count}: raise it, or leave the attack out.")  # fmt: skip
+        self._check_kinds()
+
+    def _check_kinds(self) -> None:
+        """Every part must be about the same kind of records; ValueError names the first that is not."""
+        recipes = {"target": self.target, "shadows.recipe": self.shadows.recipe}
+        recipes |= {"grid.algorithm": self.grid.algorithm} if self.grid else {}
+        for place, recipe in recipes.items():
+            if isinstance(recipe, Recipe) and recipe.columns != self.data.columns:
+                raise ValueError(f"{place} trains on {recipe.columns[0]}s, but data.kind is {self.data.columns[0]}s: "
+                                 "set data.kind, or name another recipe.")  # fmt: skip
+        for name, attack in self.attacks.items():
+            if not self.data.takes(attack.signal.probe):
+                raise ValueError(f"attack {name!r} asks by {attack.signal.probe}, which is not for data.kind = "
+                                 f"{self.data.columns[0]}s: name others, as {list(self.data.beside)}.")  # fmt: skip
+        if isinstance(self.target, Checkpoint) and (self.controls or self.grid):
+            raise ValueError(
+                "a checkpoint was trained elsewhere: controls and grid need a target that is trained here."
+            )
+
+    @property
+    def provenance(self) -> Provenance:
+        """How membership came about: drawn here, or as the config says of a checkpoint."""
+        return self.target.provenance if isinstance(self.target, Checkpoint) else "random_split"

@@ -1,0 +1,136 @@
+"""What an audit found, and the JSON that holds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hf_mia.core import Evidence
+from hf_mia.data import Portrait
+from hf_mia.estimates import Estimate
+from hf_mia.plan import Experiment
+from hf_mia.report import Report
+
+LIMITS = (
+    "Membership inference is evidence, not proof: a score says how much more likely membership is, for this model, "
+    "these units and this attack.",
+    "A weak result bounds the attacks tried here, not all attacks.",
+    "Thresholds were chosen on shadows; intervals cover the sampling of units, not the retraining of the target.",
+)
+PROVENANCE = {
+    "random_split": "Members were drawn at random, so they differ from non-members in nothing but membership.",
+    "canary": "Members are inserted records, which may be easier or harder to find than natural ones.",
+    "post_hoc": "Members and non-members were collected apart: a difference between them can look like a leak.",
+    "unknown": "How members came to be members is unknown: a difference between the sides can look like a leak.",
+}
+SPREAD = ("accuracy", "precision", "recall", "auc")
+
+Reports = Mapping[str, Report]  # by the attack's name
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """The same attacks on variants of the setting: controls, background knowledge, epochs; and each one's utility."""
+
+    reports: Mapping[str, Reports]
+    utility: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """What an audit found: a report an attack, the reports of each sweep's table and each scene, the blind control.
+
+    `trials` are further reports of the attacks whose classifier was fitted again from other seeds, the first included.
+    """
+
+    target: str
+    reports: Reports
+    evidence: Mapping[str, tuple[Evidence, list[Evidence]]] = field(repr=False)
+    sweeps: Mapping[str, Mapping[str, list[Report]]]
+    scenes: Mapping[str, Scene]
+    trials: Mapping[str, Sequence[Report]]
+    control: Report
+    portrait: Portrait
+    facts: Mapping[str, object]
+
+    @property
+    def headline(self) -> Report:
+        """The first attack named in the config: chosen before anything was measured."""
+        return next(iter(self.reports.values()))
+
+    def above_control(self, report: Report) -> Estimate:
+        """By how much an attack's AUC is above the blind control's, on the same units."""
+        return report.auc_above(self.control)
+
+    def verdict(self, report: Report) -> str:
+        """`leak` where an attack beats both chance and the blind control by their intervals, else `inconclusive`."""
+        above = self.above_control(report)
+        beats = above.low is not None and above.low > 0 and report.auc.low is not None and report.auc.low > 0.5
+        return "leak" if beats else "inconclusive"
+
+
+def spread(trials: Sequence[Report]) -> dict[str, tuple[float, float] | None]:
+    """Mean and sample deviation over trials of accuracy, precision, recall and AUC; None where one is n/a."""
+    found: dict[str, tuple[float, float] | None] = {}
+    for name in SPREAD:
+        values = [trial.summary()[name].value for trial in trials]
+        numbers = np.array([value for value in values if value is not None])
+        found[name] = (float(numbers.mean()), float(numbers.std(ddof=1))) if len(numbers) == len(values) else None
+    return found
+
+
+def report_json(experiment: Experiment, played: Played) -> dict[str, object]:
+    """Everything that was found, as JSON holds it: no NaN, numbers to the last bit."""
+
+    def one(report: Report) -> dict[str, object]:
+        own = {"verdict": played.verdict(report), "auc_above_control": _plain(played.above_control(report))}
+        return {**_bare(report), **own}
+
+    attacks = {
+        name: {"attack": repr(experiment.attacks[name]), **one(report)} for name, report in played.reports.items()
+    }
+    tables = {
+        title: {
+            "field": experiment.sweeps[title].field,
+            "values": list(experiment.sweeps[title].values),
+            "rows": {name: [one(report) for report in row] for name, row in rows.items()},
+        }
+        for title, rows in played.sweeps.items()
+    }
+    return {
+        "verdict": played.verdict(played.headline),
+        "headline": played.headline.name,
+        **played.facts,
+        **played.portrait.facts,
+        "attacks": attacks,
+        "trials": {name: spread(trials) for name, trials in played.trials.items()},
+        "sweeps": tables,
+        "scenes": {title: _scene(scene) for title, scene in played.scenes.items()},
+        "control": _bare(played.control),
+        "limits": [*LIMITS, PROVENANCE[experiment.provenance]],
+    }
+
+
+def _scene(scene: Scene) -> dict[str, object]:
+    reports = {variant: {name: _bare(one) for name, one in row.items()} for variant, row in scene.reports.items()}
+    return {"reports": reports, "utility": dict(scene.utility)}
+
+
+def _bare(report: Report) -> dict[str, object]:
+    estimates = {name: _plain(estimate) for name, estimate in report.summary().items()}
+    return {"report": report.to_dict(), "estimates": estimates}
+
+
+def _plain(estimate: Estimate) -> dict[str, float | None]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def write_json(content: object, path: Path) -> None:
+    """Strict JSON, put in place whole."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,83 @@
+"""The loop of contrastive pre-training: uint8 images stay in memory, views are made on the device, epochs are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import torch
+
+from hf_mia.recipes.checkpoint import restore, save, writing
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from hf_mia.recipes import Progress
+    from hf_mia.recipes.contrastive import Contrastive
+    from hf_mia.recipes.encoders import EncoderPreTrainedModel
+
+RESIDENT = 2**33  # bytes of images that may stay on a GPU
+EVERY = 30.0  # seconds between checkpoints
+
+
+def pretrain(
+    learner: torch.nn.Module,
+    encoder: EncoderPreTrainedModel,
+    images: torch.Tensor,
+    plan: Contrastive,
+    seed: int,
+    folder: Path,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> None:
+    """Train the learner in place on images (n, 3, S, S) uint8, from the last checkpoint in the folder if any.
+
+    Every epoch draws its order and its views from (seed, epoch) alone, so a run that was killed and resumed ends with
+    the weights of one that was not. The encoder is kept in `epoch-NNNN` after each of the plan's `checkpoints`.
+    """
+    device, on_gpu = accelerator.device, accelerator.device.type == "cuda"
+    learner.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = plan.optimizer([p for p in learner.parameters() if p.requires_grad])
+    first = restore(folder, learner, optimizer)
+    images = images.to(device) if on_gpu and images.nbytes <= RESIDENT else images
+    answer = torch.compile(learner) if plan.compile and on_gpu else learner
+    cast = torch.autocast(device.type, torch.bfloat16, enabled=on_gpu and plan.precision == "bf16")
+    steps, saved = len(images) // plan.batch, monotonic()
+    for epoch in range(first, plan.last):
+        for group in optimizer.param_groups:
+            group["lr"] = plan.rate(epoch)
+        for step, (one, other) in enumerate(pairs(images, plan, seed * 1_000_003 + epoch, device)):
+            with cast:
+                loss = answer(one, other)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if step % 20 == 0 or step + 1 == steps:
+                progress(epoch * steps + step + 1, plan.last * steps, f"epoch {epoch + 1}/{plan.last}")
+        if epoch + 1 in plan.checkpoints:
+            with writing(folder):
+                encoder.save_pretrained(folder / f"epoch-{epoch + 1:04d}")
+        if epoch + 1 < plan.last and monotonic() - saved > EVERY:
+            save(folder, learner, optimizer, epoch + 1)
+            saved = monotonic()
+    learner.eval()
+
+
+def pairs(
+    images: torch.Tensor, plan: Contrastive, seed: int, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """One epoch's batches of two views of the same images, in [0, 1] less the mean over the deviation; whole ones only.
+
+    The numbers that the views are drawn from are drawn for the whole epoch first.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(images), generator=generator)
+    numbers = torch.rand(len(images), 2, plan.augmentation.numbers, generator=generator)
+    mean, deviation = (torch.tensor(v, device=device)[:, None, None] for v in (plan.mean, plan.deviation))
+    for rows in torch.split(order, plan.batch)[: len(images) // plan.batch]:
+        some = images[rows.to(images.device)].to(device).float().div_(255)
+        views = plan.augmentation(torch.cat([some, some]), numbers[rows].transpose(0, 1).flatten(0, 1))
+        one, other = views.sub_(mean).div_(deviation).contiguous(memory_format=torch.channels_last).chunk(2)
+        yield one, other
