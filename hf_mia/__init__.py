@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hf_mia.attacks.networks import MLP as MLP
+    from hf_mia.attacks.networks import DeepSets as DeepSets
     from hf_mia.attacks.relative import Relative as Relative
     from hf_mia.attacks.shadow import LinearSVC as LinearSVC
     from hf_mia.attacks.shadow import LogisticRegression as LogisticRegression
@@ -28,10 +30,14 @@ if TYPE_CHECKING:
     from hf_mia.probes import Tokens as Tokens
     from hf_mia.report import Report as Report
     from hf_mia.runner import Runner as Runner
+    from hf_mia.views import Views as Views
+    from hf_mia.vision import encoder as encoder
 
 _HOMES = {
+    "MLP": "attacks.networks",
     "PAPERS": "papers",
     "Attack": "core",
+    "DeepSets": "attacks.networks",
     "Estimate": "estimates",
     "Evidence": "core",
     "Game": "core",
@@ -47,7 +53,9 @@ _HOMES = {
     "Signal": "core",
     "Threshold": "attacks.threshold",
     "Tokens": "probes",
+    "Views": "views",
     "audit": "core",
+    "encoder": "vision",
     "language_model": "models",
 }
 

@@ -163,7 +163,11 @@ def curve_figure(
         if len(x) <= 12:  # few points: name these, not the powers of ten
             axes.set_xticks(x, [f"{point:g}" for point in x])
             axes.minorticks_off()
-    axes.legend(fontsize=8, frameon=False)
+    if len(series) > 3:  # so many would hide the curves
+        figure.set_figheight(figure.get_figheight() + 0.17 * len(series))
+        figure.legend(fontsize=8, frameon=False, loc="outside lower left", handlelength=3.2, ncols=1)
+    else:
+        axes.legend(fontsize=8, frameon=False)
     return figure
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hf_mia.estimates import Estimate
-from hf_mia.played import SPREAD, Played, Reports, Scene, spread
+from hf_mia.played import SPREAD, Played, Scene, spread
 from hf_mia.report import Report
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HEADS = {"auc": "AUC", "accuracy": "accur.", "precision": "precis.", "tpr@0.01": "TPR@1%", "tpr@0.001": "TPR@.1%"}
 VARIANTS = {"controls": "target", "background knowledge": "attacker knows", "early stopping": "epochs"}
 MEANT = {
-    "controls": " Untrained: .5 is expected; swapped, trained on the non-members: below .5, as far as there is a leak."
+    "controls": "Untrained: an AUC of .5 is expected. Swapped, trained on the non-members: below, as far as it leaks."
 }
 MEANING = {
     "leak": "Members can be told from non-members by what the model answers, better than chance and better than by "
@@ -71,7 +71,7 @@ def _print_trials(trials: Mapping[str, Sequence[Report]], console: Console) -> N
     count = len(next(iter(trials.values())))
     table = _table(f"{count} fits from different seeds, mean ± deviation")
     for column in ("attack", *(HEADS.get(name, name) for name in SPREAD)):
-        table.add_column(column, justify="left" if column == "attack" else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column == "attack" else "right", no_wrap=column != "attack")
     for name, reports in trials.items():
         found = spread(reports).values()
         table.add_row(name, *("n/a" if pair is None else f"{pair[0]:.3f} ± {pair[1]:.3f}" for pair in found))
@@ -79,22 +79,19 @@ def _print_trials(trials: Mapping[str, Sequence[Report]], console: Console) -> N
 
 
 def _print_scene(title: str, scene: Scene, console: Console) -> None:
-    """One row a variant of the setting, under each attack its AUC with the interval, and its accuracy."""
+    """One line an attack and variant of the setting: AUC, its interval, and accuracy; the variant's utility."""
     table = _table(title)
-    table.add_column(VARIANTS.get(title, "variant"), min_width=12)
-    for name in next(iter(scene.reports.values())):
-        table.add_column(name, justify="right")
-    if scene.utility:
-        table.add_column("kNN probe", justify="right")
+    table.add_column(VARIANTS.get(title, "variant"))
+    for column in ("attack", "AUC", "interval", "accur.", *(["kNN probe"] if scene.utility else [])):
+        table.add_column(column, justify="left" if column == "attack" else "right", no_wrap=column != "attack")
     for variant, reports in scene.reports.items():
-        utility = [f"{scene.utility[variant]:.3f}"] if variant in scene.utility else []
-        table.add_row(variant, *_both(reports), *utility)
-    table.caption = "AUC, its interval, and accuracy at the shadows' threshold." + MEANT.get(title, "")
+        for place, report in enumerate(reports.values()):
+            value, limits = _cell(report.auc).splitlines()
+            useful = f"{scene.utility[variant]:.3f}" if variant in scene.utility and not place else ""
+            row = [variant if not place else "", report.name, value, limits, _cell(report.accuracy).splitlines()[0]]
+            table.add_row(*row, *([useful] if scene.utility else []), end_section=place + 1 == len(reports))
+    table.caption = MEANT.get(title)
     console.print(table)
-
-
-def _both(reports: Reports) -> list[str]:
-    return [f"{_cell(report.auc)}\n{_cell(report.accuracy).splitlines()[0]}" for report in reports.values()]
 
 
 def _table(title: str) -> Table:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 EACH = 2  # steps that are timed for an estimate
 DECODED = 256  # images that are decoded at once
+LOWEST = {"epochs": 0, "stop": 0, "batch": 2, "width": 1, "size": 1, "splits": 1, "learning_rate": 0, "decay": 0}
+LOWEST |= {"queue": 1, "momentum": 0}  # of MoCo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +57,16 @@ class Contrastive(Recipe):
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name, lowest in (("epochs", 0), ("batch", 2), ("width", 1), ("size", 1), ("splits", 1), ("stop", 0)):
-            if (value := getattr(self, name)) is not None and value < lowest:
+        for name, lowest in LOWEST.items():
+            if (value := getattr(self, name, None)) is not None and value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, but is {value}.")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be greater than 0, but is {self.temperature}.")
         if late := [epoch for epoch in self.checkpoints if not 0 < epoch <= self.last]:
-            raise ValueError(f"checkpoints must be epochs from 1 to {self.last}, but hold {late}.")
+            raise ValueError(
+                f"checkpoints must be epochs from 1 to {self.last}, the last that is trained, but hold {late}: "
+                "leave these out, or train longer."
+            )
 
     @property
     def last(self) -> int:
@@ -99,7 +106,7 @@ class Contrastive(Recipe):
         return replace(self, epochs=0, stop=None, checkpoints=())
 
     def kept(self) -> tuple[int, ...]:
-        return tuple(sorted(self.checkpoints))
+        return tuple(sorted({*self.checkpoints}))
 
     def train(
         self,
@@ -139,14 +146,15 @@ class Contrastive(Recipe):
     def time(self, records: Dataset, processor: BaseImageProcessor, folder: Path, accelerator: Accelerator) -> float:
         from hf_mia.recipes.pretraining import pretrain
 
-        plan = replace(self, epochs=1, stop=None, checkpoints=())
+        self._check(len(records))
+        plan, steps = replace(self, epochs=1, stop=None, checkpoints=()), min(EACH, len(records) // self.batch)
         encoder, marks = self.module(), []
-        learner, some = self.learner(encoder), pixels(records.select(range(EACH * self.batch)), self.size)
+        learner, some = self.learner(encoder), pixels(records.select(range(steps * self.batch)), self.size)
         for _ in range(2):  # the first round warms up
             begin = perf_counter()
             pretrain(learner, encoder, some, plan, 0, folder, accelerator, lambda done, total, note: None)
             marks.append(perf_counter() - begin)
-        return marks[-1] / EACH
+        return marks[-1] / steps
 
     def load(self, folder: Path) -> Model:
         from hf_mia.vision import encoder
@@ -165,6 +173,11 @@ class MoCo(Contrastive):
     queue: int = 4096
     key_momentum: float = 0.99
     momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.key_momentum <= 1:
+            raise ValueError(f"key_momentum must lie in [0, 1], but is {self.key_momentum}.")
 
     def learner(self, encoder: EncoderPreTrainedModel) -> torch.nn.Module:
         from hf_mia.recipes.learners import MoCoLearner
