@@ -15,6 +15,7 @@ import hf_mia.recipes.encoders  # noqa: F401  registers our architectures with t
 from hf_mia.checkpoints import configuration
 
 CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")  # what transformers' encoders call the parameter
+OTHER_TOKENS = ("distillation_token", "register_tokens")  # as CLASS_TOKENS: they come before the positions' tokens
 TOWER = "vision_model"
 UNREAD = ("mask_token", "num_batches_tracked", "relative_position_index")  # not learnt, or read in training only
 
@@ -85,9 +86,38 @@ class Encoder(torch.nn.Module):
         self.register_buffer("shift", torch.tensor(shift)[:, None, None])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        prepared = images[:, self.order] * self.scale + self.shift
-        features = RULES[self.rule](self.backbone(pixel_values=prepared))
+        features = RULES[self.rule](self._answer(images))
         return cast("torch.Tensor", features).float()
+
+    def maps(self, images: torch.Tensor) -> torch.Tensor:
+        """The last layer's features at every position of images (rows, 3, S, S): (rows, positions, d), float32.
+
+        They are the `last_hidden_state`, a map row after row, or tokens without those of no position, such as the class
+        token. Raises ValueError where the encoder answers with none, or with fewer than two positions.
+        """
+        found = self._answer(images).get("last_hidden_state")
+        if found is not None and found.ndim == 4:
+            found = found.flatten(2).transpose(1, 2)
+        elif found is not None and found.ndim == 3:
+            found = found[:, _elsewhere(self.backbone, found.shape[2]) :]
+        if found is None or found.ndim != 3 or found.shape[1] < 2:
+            kind, size = type(self.backbone).__name__, " x ".join(map(str, images.shape[2:]))
+            has = "no map" if found is None or found.ndim != 3 else f"a map of {found.shape[1]} positions"
+            raise ValueError(
+                f"the encoder ({kind}) has {has} of an image of {size}, and an attack that compares parts of an image "
+                "with its map needs two positions or more: leave this attack out, or take larger images."
+            )
+        return cast("torch.Tensor", found).float()
+
+    def _answer(self, images: torch.Tensor) -> ModelOutput:
+        prepared = images[:, self.order] * self.scale + self.shift
+        return cast("ModelOutput", self.backbone(pixel_values=prepared))
+
+
+def _elsewhere(backbone: torch.nn.Module, size: int) -> int:
+    """How many tokens of `size` numbers come before those of an image's positions."""
+    named = backbone.named_parameters()
+    return sum(part.numel() // size for name, part in named if name.endswith((*CLASS_TOKENS, *OTHER_TOKENS)))
 
 
 def vision_config(folder: Path, name: str) -> PretrainedConfig:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from hf_mia.attacks.networks import MLP, DeepSets
+from hf_mia.attacks.shadow import ShadowClassifier
+from hf_mia.attacks.threshold import Threshold
+from hf_mia.augmentation import Augmentation
 from hf_mia.images import Images
 from hf_mia.papers import PAPERS
 from hf_mia.plan import Experiment, Shadows, Users
-from hf_mia.recipes.contrastive import MoCo
+from hf_mia.recipes.contrastive import SimCLR
 from hf_mia.recipes.language import Recurrent
+from hf_mia.signals.encoder import MeanSimilarity, ViewSimilarity
 from hf_mia.texts import Texts
+from hf_mia.views import Views
 
 NEXT_WORD = Experiment(
     data=Texts(users=600),
@@ -16,14 +22,31 @@ NEXT_WORD = Experiment(
     shadows=Shadows(count=3),
 )
 
+VIEWS = Views(n=30)
+
 ENCODER = Experiment(
     data=Images(),
-    split=Users(members=128),
-    target=MoCo(width=8, size=8, epochs=600, batch=64, queue=64, splits=4),
+    split=Users(members=64),
+    target=SimCLR(
+        architecture="vgg11",
+        width=16,
+        size=8,
+        epochs=600,
+        batch=32,
+        temperature=0.1,
+        splits=1,
+        augmentation=Augmentation(scale=(0.35, 1.0), jitter=(0.2, 0.2, 0.0, 0.0), gray=0.0),
+    ),
     shadows=Shadows(count=1),
-    attacks={name: PAPERS[name] for name in Images.beside},
+    attacks={
+        "encodermi-v": ShadowClassifier(ViewSimilarity(probe=VIEWS), MLP()),
+        "encodermi-s": ShadowClassifier(ViewSimilarity(first=10, probe=VIEWS), DeepSets()),
+        "encodermi-t": Threshold(MeanSimilarity(probe=VIEWS)),
+        "encoder-feature": PAPERS["encoder-feature"],
+        "encoder-similarity": PAPERS["encoder-similarity"],
+    },
     controls=Images.controls,
-    trials=5,
+    trials=3,
 )
 
 DEMOS = {"text": NEXT_WORD, "encoder": ENCODER}

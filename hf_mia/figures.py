@@ -84,8 +84,9 @@ def histogram_figure(
     edges: Floats,
     xlabel: str,
     spread: tuple[Floats, Floats] | None = None,
+    logy: bool = True,
 ) -> Figure:
-    """The mean share of each bin for members against non-members, as steps over a logarithmic share.
+    """The mean share of each bin for members against non-members, as steps, over a logarithmic share unless told.
 
     members, nonmembers (bins,): mean shares; edges (bins + 1,) ascending, logarithmic where they span over 100-fold;
     spread: half-widths (bins,) of a band around each, members' first. An empty bin is a gap. ValueError for other
@@ -105,8 +106,8 @@ def histogram_figure(
         if spread is not None:
             low, high = (np.maximum(np.append(end, end[-1]), bottom) for end in (share - spread[i], share + spread[i]))
             axes.fill_between(edges, low, high, step="post", color=_COLOURS[i], alpha=0.2, linewidth=0, zorder=1)
-    axes.set(yscale="log", xlim=(edges[0], edges[-1]))
-    axes.set_ylim(bottom=bottom)
+    axes.set(yscale="log" if logy else "linear", xlim=(edges[0], edges[-1]))
+    axes.set_ylim(bottom=bottom if logy else 0)
     if edges[0] > 0 and edges[-1] > 100 * edges[0]:
         axes.set_xscale("log")
     axes.legend(fontsize=9, frameon=False)

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from hf_mia.core import Ask, Integers, Model, Pool
 from hf_mia.signals.encoder import Feature
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 FITTED, TESTED = 2000, 1000  # images at most
 NEIGHBOURS = 20
+
+
+def labelled(pool: Pool) -> tuple[Dataset, Integers] | None:
+    """Up to 3,000 labelled images of a pool and their classes (images,): the same ones whoever asks.
+
+    None where the pool has no labels, or fewer than 120 labelled images.
+    """
+    if "label" not in pool.records.column_names:
+        return None
+    labels: Integers = np.array(pool.records["label"], dtype=np.int64)
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(labels >= 0))[: FITTED + TESTED]
+    return None if len(rows) < 6 * NEIGHBOURS else (pool.records.select(rows), labels[rows])
 
 
 def knn_accuracy(model: Model, pool: Pool, ask: Ask) -> float | None:
@@ -17,17 +34,13 @@ def knn_accuracy(model: Model, pool: Pool, ask: Ask) -> float | None:
     Takes up to 3,000 labelled images of the pool, the same for every model; None where it has no labels, or fewer than
     120. The usual probe of contrastive encoders (Wu et al. 2018).
     """
-    if "label" not in pool.records.column_names:
-        return None
-    labels: Integers = np.array(pool.records["label"], dtype=np.int64)
-    rows = np.random.default_rng(0).permutation(np.flatnonzero(labels >= 0))[: FITTED + TESTED]
-    if len(rows) < 6 * NEIGHBOURS:
+    found = labelled(pool)
+    if found is None:
         return None
     from sklearn.neighbors import KNeighborsClassifier
 
-    signal = Feature()
-    some = pool.records.select(rows)
-    features = np.concatenate([signal.measure(chunk) for chunk in ask(model, signal.probe, some)])
-    cut = len(rows) * FITTED // (FITTED + TESTED)
-    nearest = KNeighborsClassifier(NEIGHBOURS, metric="cosine").fit(features[:cut], labels[rows[:cut]])
-    return float(nearest.score(features[cut:], labels[rows[cut:]]))
+    signal, (records, labels) = Feature(), found
+    features = np.concatenate([signal.measure(chunk) for chunk in ask(model, signal.probe, records)])
+    cut = len(records) * FITTED // (FITTED + TESTED)
+    nearest = KNeighborsClassifier(NEIGHBOURS, metric="cosine").fit(features[:cut], labels[:cut])
+    return float(nearest.score(features[cut:], labels[cut:]))

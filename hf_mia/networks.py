@@ -77,9 +77,10 @@ class Network(ABC):
 
 @dataclass(frozen=True)
 class Perceptron(Network):
-    """Fully connected layers with tanh, whose gradient is written out: a fifth faster than autograd's at 100 rows."""
+    """Fully connected layers with tanh, or ReLU; a written-out gradient: a fifth faster than autograd's at 100 rows."""
 
     hidden: tuple[int, ...]
+    activation: Literal["tanh", "relu"] = "tanh"
     threads: ClassVar[int | None] = 1  # a step is of 0.5 ms: more threads wait for each other
 
     def sizes(self, features: int) -> list[tuple[int, int]]:
@@ -87,25 +88,27 @@ class Perceptron(Network):
 
     def logits(self, layers: Sequence[Affine], x: torch.Tensor) -> torch.Tensor:
         for weight, bias in layers[:-1]:
-            x = _tanh(bias, x, weight)
+            x = self._active(bias, x, weight)
         return torch.addmm(layers[-1][1], x, layers[-1][0])
 
     def gradient(self, parameters: Parameters, x: torch.Tensor, truth: torch.Tensor) -> None:
         inputs = [x]
         for weight, bias in parameters.layers[:-1]:
-            inputs.append(_tanh(bias, inputs[-1], weight))
+            inputs.append(self._active(bias, inputs[-1], weight))
         weight, bias = parameters.layers[-1]
         slope = torch.addmm(bias, inputs[-1], weight).softmax(1).sub_(truth).div_(len(x))
         for i in reversed(range(len(inputs))):
             torch.mm(inputs[i].t(), slope, out=parameters.gradients[i][0])
             torch.sum(slope, 0, out=parameters.gradients[i][1])
             if i:
-                slope = torch.ops.aten.tanh_backward(torch.mm(slope, parameters.layers[i][0].t()), inputs[i])
+                slope, y = torch.mm(slope, parameters.layers[i][0].t()), inputs[i]
+                slope = slope * (y > 0) if self.activation == "relu" else torch.ops.aten.tanh_backward(slope, y)
 
-
-def _tanh(bias: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """tanh(x @ weight + bias), by the logistic function, which torch computes 9 times faster on a CPU."""
-    return torch.addmm(bias, x, weight, beta=2, alpha=2).sigmoid_().mul(2).sub_(1)
+    def _active(self, bias: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The activation of x @ weight + bias; tanh by the logistic function: 9 times faster on a CPU."""
+        if self.activation == "relu":
+            return torch.addmm(bias, x, weight).relu_()
+        return torch.addmm(bias, x, weight, beta=2, alpha=2).sigmoid_().mul(2).sub_(1)
 
 
 @dataclass(frozen=True)
@@ -151,12 +154,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc, u
     def __init__(
         self, network: Network, learning_rate: float, decay: float, batch: int, epochs: int, seed: int
     ) -> None:
-        self.network = network
-        self.learning_rate = learning_rate
-        self.decay = decay
-        self.batch = batch
-        self.epochs = epochs
-        self.seed = seed
+        self.network, self.learning_rate, self.decay = network, learning_rate, decay
+        self.batch, self.epochs, self.seed = batch, epochs, seed
 
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> NetworkClassifier:
         """Train on features (rows, f) and labels (rows,) of two classes."""

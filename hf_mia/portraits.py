@@ -59,7 +59,7 @@ def image_portrait(target: Game, ask: Ask, probe: Probe) -> Portrait:
     edges = np.linspace(alike.min(), max(alike.max(), alike.min() + 1e-6), BINS + 1)
     shares = np.array([np.histogram(row, edges)[0] for row in alike]) / alike.shape[1]
     label = "cosine similarity of two views of an image"
-    spread = histogram_figure(*_means(shares, inside), edges, label, _bands(shares, inside))
+    spread = histogram_figure(*_means(shares, inside), edges, label, _bands(shares, inside), logy=False)
     sides = {"member": inside, "non-member": ~inside}
     typical = {f"a typical {side}": _matrix(alike[_median(alike.mean(axis=1), rows)]) for side, rows in sides.items()}
     means = {f"{side}s": float(alike[rows].mean()) for side, rows in sides.items()}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 
-from hf_mia.core import Ask, Attack, Evidence, Game, decide, gather
+from hf_mia.attacks.downstream import Downstream
+from hf_mia.core import Ask, Attack, Evidence, Game, Pool, Scorer, gather
+from hf_mia.downstream import classifying
 from hf_mia.facts import facts
 from hf_mia.games import Trained, trained
+from hf_mia.keys import content_key
 from hf_mia.plan import Experiment
 from hf_mia.played import Played, Reports, Scene
 from hf_mia.progress import bar
@@ -21,19 +24,33 @@ Found = tuple[Evidence, list[Evidence]]
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """Where attacks are played: what is asked, how reports are made, and who hears of the progress."""
+    """Where attacks are played: what is asked, how reports are made, who hears of the progress, and the `rest`, units
+    of the target's data that are not in the game."""
 
     experiment: Experiment
     ask: Ask
     told: Callable[[str], None]
+    rest: Pool
+    fits: dict[str, Scorer] = field(default_factory=dict, repr=False)
 
     def evidence(self, attack: Attack, target: Game, shadows: Sequence[Game], name: str) -> Found:
         self.told(name)
+        if isinstance(attack, Downstream):
+            target, *shadows = classifying([target, *shadows], self.rest, self.ask)
         return gather(attack, target, shadows, self.ask)
 
     def report(self, attack: Attack, found: Found, target: Game, name: str) -> Report:
-        report = decide(attack, *found, target.member, name)
+        evidence, shadows = found
+        scorer = self._fitted(attack, shadows)
+        report = Report(name, scorer.score(evidence), target.member == 1, evidence.names, scorer.threshold)
         return replace(report, fprs=self.experiment.fprs, confidence=self.experiment.confidence)
+
+    def _fitted(self, attack: Attack, shadows: Sequence[Evidence]) -> Scorer:
+        """The attack fitted on the shadows, once: controls differ in the target only."""
+        key = content_key([repr(attack), *(part for shadow in shadows for part in _content(shadow))])
+        if key not in self.fits:
+            self.fits[key] = attack.fit(shadows)
+        return self.fits[key]
 
     def every(self, attacks: Mapping[str, Attack], target: Game, shadows: Sequence[Game]) -> dict[str, Report]:
         """One report an attack."""
@@ -41,6 +58,12 @@ class Stage:
             name: self.report(attack, self.evidence(attack, target, shadows, name), target, name)
             for name, attack in attacks.items()
         }
+
+
+def _content(evidence: Evidence) -> Iterator[str | bytes]:
+    yield from (evidence.features.tobytes(), evidence.member.tobytes(), repr(evidence.names))
+    for reference in evidence.references:
+        yield from _content(reference)
 
 
 def play(prepared: Setting, cache: Path) -> Played:
@@ -56,7 +79,7 @@ def play(prepared: Setting, cache: Path) -> Played:
             count += 1
             progress(count, max(count, steps(experiment, own)), name)
 
-        stage = Stage(experiment, Runner(cache), told)
+        stage = Stage(experiment, Runner(cache), told, own.setting.rest())
         target, shadows = own.games()
         evidence = {name: stage.evidence(a, target, shadows, name) for name, a in experiment.attacks.items()}
         reports = {name: stage.report(a, evidence[name], target, name) for name, a in experiment.attacks.items()}
@@ -130,7 +153,7 @@ def _scenes(
     stage: Stage, own: Trained, variants: Mapping[str, Trained], target: Game, shadows: Sequence[Game]
 ) -> dict[str, Scene]:
     """Controls, background knowledge and early stopping, those of them that the experiment has."""
-    attacks, data, rest = stage.experiment.attacks, stage.experiment.data, own.setting.rest()
+    attacks, data = stage.experiment.attacks, stage.experiment.data
     found = {}
     if controls := own.controls(target):
         found["controls"] = Scene({name: stage.every(attacks, game, shadows) for name, game in controls.items()})
@@ -141,7 +164,7 @@ def _scenes(
     kept = own.jobs[0].recipe.kept() if own.jobs and own.jobs[0].name == "target" else ()
     if kept:
         after = {str(epoch): own.games(epoch) for epoch in kept}
-        useful = {name: data.utility(game.model, rest, stage.ask) for name, (game, _) in after.items()}
+        useful = {name: data.utility(game.model, stage.rest, stage.ask) for name, (game, _) in after.items()}
         found["early stopping"] = Scene(
             {name: stage.every(attacks, *games) for name, games in after.items()},
             {name: value for name, value in useful.items() if value is not None},

@@ -52,12 +52,7 @@ def _print_table(
     columns = ["attack", *(HEADS.get(name, name) for name in reports[0].summary()), *(["−blind"] if above else [])]
     table = _table(title)
     for column in columns:
-        table.add_column(
-            column,
-            justify="left" if column == "attack" else "right",
-            no_wrap=column != "attack",
-            min_width=16 if column == "attack" else None,
-        )
+        _add(table, column)
     for report in reports:
         estimates = [*report.summary().values(), *([above[report.name]] if above and report.name in above else [])]
         table.add_row(report.name, *map(_cell, estimates))
@@ -71,7 +66,7 @@ def _print_trials(trials: Mapping[str, Sequence[Report]], console: Console) -> N
     count = len(next(iter(trials.values())))
     table = _table(f"{count} fits from different seeds, mean ± deviation")
     for column in ("attack", *(HEADS.get(name, name) for name in SPREAD)):
-        table.add_column(column, justify="left" if column == "attack" else "right", no_wrap=column != "attack")
+        _add(table, column)
     for name, reports in trials.items():
         found = spread(reports).values()
         table.add_row(name, *("n/a" if pair is None else f"{pair[0]:.3f} ± {pair[1]:.3f}" for pair in found))
@@ -81,9 +76,9 @@ def _print_trials(trials: Mapping[str, Sequence[Report]], console: Console) -> N
 def _print_scene(title: str, scene: Scene, console: Console) -> None:
     """One line an attack and variant of the setting: AUC, its interval, and accuracy; the variant's utility."""
     table = _table(title)
-    table.add_column(VARIANTS.get(title, "variant"))
+    table.add_column(VARIANTS.get(title, "variant"), overflow="fold")
     for column in ("attack", "AUC", "interval", "accur.", *(["kNN probe"] if scene.utility else [])):
-        table.add_column(column, justify="left" if column == "attack" else "right", no_wrap=column != "attack")
+        _add(table, column)
     for variant, reports in scene.reports.items():
         for place, report in enumerate(reports.values()):
             value, limits = _cell(report.auc).splitlines()
@@ -99,6 +94,14 @@ def _table(title: str) -> Table:
     from rich.table import Table
 
     return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", padding=(0, 1, 0, 0))
+
+
+def _add(table: Table, column: str) -> None:
+    """A column of numbers, which are never cut, or of attacks' names, which break where they must."""
+    if column == "attack":
+        table.add_column(column, overflow="fold", min_width=10)
+    else:
+        table.add_column(column, justify="right", no_wrap=True)
 
 
 def _cell(estimate: Estimate) -> str:

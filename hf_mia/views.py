@@ -48,20 +48,21 @@ class Drawn(Probe):
     """What the probes share that ask about `n` views of an image, drawn by `augmentation` from `seed`.
 
     View j of an image is the same whatever `n`. At most `rows` views are on the device at once, as floats; more would
-    change no answer but by rounding. Raises ValueError for an `n` below what the answers take or above 50, and where a
-    feature is NaN, infinite or beyond 1e15.
+    change no answer but by rounding. Raises ValueError for an `n` below `least`, what the answers take, or above
+    `most`, and where a feature is NaN, infinite or beyond 1e15.
     """
 
     least: ClassVar[int] = 1
+    most: ClassVar[int] = MOST
     n: int = 10
     augmentation: Augmentation = Augmentation()
     seed: int = 0
     rows: int = field(default=256, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.least <= self.n <= MOST:
+        if not self.least <= self.n <= self.most:
             why = ", because similarities need two views" if self.least == 2 else ""
-            raise ValueError(f"n must be {self.least} to {MOST} views of an image{why}, but is {self.n}.")
+            raise ValueError(f"n must be {self.least} to {self.most} views of an image{why}, but is {self.n}.")
 
     @property
     def images(self) -> int:
@@ -153,6 +154,11 @@ def encoded(module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
     features: torch.Tensor = module(images).float()
     if features.ndim != 2:
         raise ValueError(f"an encoder must answer with features (rows, d), but answers {tuple(features.shape)}.")
+    return bounded(features)
+
+
+def bounded(features: torch.Tensor) -> torch.Tensor:
+    """The features as they are; ValueError where one is NaN, infinite or beyond 1e15."""
     if not (features.abs() <= LARGEST).all():
         raise ValueError(
             f"the encoder answers with NaN, infinity or features beyond {LARGEST:g}: its weights are broken, or its "

@@ -22,7 +22,8 @@ from hf_mia.signals.language import MeanRank
 SMALL_MLP = MLP(hidden=(32, 32), learning_rate=3e-3, epochs=60)
 SMALL_SETS = DeepSets(phi=(32, 32), rho=(32,), epochs=40)
 SMALL_MAX = replace(SMALL_SETS, pool="max")
-NETWORKS = [Perceptron((16, 8)), SetNetwork((16, 16, 8), (8,), "mean"), SetNetwork((16, 8), (8, 4), "max")]
+PERCEPTRONS = [Perceptron((16, 8)), Perceptron((16, 8), "relu")]
+NETWORKS = [*PERCEPTRONS, SetNetwork((16, 16, 8), (8,), "mean"), SetNetwork((16, 8), (8, 4), "max")]
 
 
 def levels(seed: int, units: int = 400, width: int = 12) -> Evidence:
@@ -60,13 +61,16 @@ def in_torch(network: Perceptron, made: Parameters) -> nn.Sequential:
         with torch.no_grad():
             layer.weight.copy_(weight.t())
             layer.bias.copy_(bias)
-        layers += [layer, nn.Tanh()]
+        layers += [layer, nn.ReLU() if network.activation == "relu" else nn.Tanh()]
     return nn.Sequential(*layers[:-1])
 
 
+@pytest.mark.parametrize("kind", PERCEPTRONS, ids=["tanh", "relu"])
 @pytest.mark.parametrize(("rows", "hidden", "features"), [(100, (256, 256), 45), (7, (5,), 3), (1, (8, 16, 4), 1)])
-def test_the_written_out_gradient_is_autograds(rows: int, hidden: tuple[int, ...], features: int) -> None:
-    network = Perceptron(hidden)
+def test_the_written_out_gradient_is_autograds(
+    kind: Perceptron, rows: int, hidden: tuple[int, ...], features: int
+) -> None:
+    network = replace(kind, hidden=hidden)
     made = parameters(network, features)
     x, truth = batch(rows, features)
     theirs = in_torch(network, made)
@@ -277,3 +281,6 @@ def test_settings_come_from_a_config() -> None:
         change(attack, {"classifier": {"pool": "sum"}}, "attack")
     with pytest.raises(ValueError, match="pool must be 'mean' or 'max'"):
         replace(DeepSets(), pool="sum")  # type: ignore[arg-type]
+    assert change(MLP(), {"activation": "relu"}, "classifier").build().network == Perceptron((256, 256), "relu")
+    with pytest.raises(ValueError, match="activation must be 'tanh' or 'relu', but is 'gelu'"):
+        replace(MLP(), activation="gelu")  # type: ignore[arg-type]

@@ -158,7 +158,7 @@ def test_a_full_disk_is_said_clearly_and_the_rerun_goes_on(tmp_path: Path, monke
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch:
-        patch.setattr("hf_mia.recipes.loop.save_file", full)
+        patch.setattr("hf_mia.recipes.checkpoint.save_file", full)
         with pytest.raises(OSError, match=r"cannot write the model to .*No space left.*free some space.*run again"):
             train(jobs(1), tmp_path)
     assert [path.suffix for path in tmp_path.glob("models/*")] == [".unfinished"]

@@ -1,19 +1,22 @@
-"""Tiny honest worlds, made in seconds: users who all write by one Markov chain, so that only training tells them apart.
+"""Tiny honest worlds, made in seconds: users who all write by one Markov chain, and images of nothing but noise.
 
-Nothing distinguishes a member's texts from another user's but that the target saw them. Every world is built as a user
-builds one: a Parquet file, an `Experiment`, `setting`, `games`.
+Nothing distinguishes a member's texts or image from another's but that the target saw them. Every world is built as a
+user builds one: a Parquet file, an `Experiment`, `setting`, `games`.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
+from PIL import Image
 
 from hf_mia.core import Answers, Game, Model, Pool, Probe, Ragged
 from hf_mia.experiment import experiment
@@ -30,7 +33,7 @@ UNTRAINED = 4 * 60
 WORDS = [f"w{i:03d}" for i in range(205)]  # a few more than the vocabulary holds: <unk> is in play
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
     """An experiment, its games, and a runner that answers about them from one cache."""
 
@@ -87,11 +90,46 @@ def config(path: Path, users: int, epochs: int, shadows: int = 3) -> dict[str, o
     }
 
 
+def noise(count: int, seed: int, size: int = 8) -> list[bytes]:
+    """PNGs of gray noise: no image says anything about another."""
+    drawn = np.random.default_rng(seed).integers(0, 256, (count, size, size), dtype=np.uint8)
+    return [png(pixels) for pixels in drawn]
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_images(path: Path, encoded: Sequence[bytes], **columns: Sequence[object]) -> Path:
+    """A Parquet file with a column of images, as `datasets` itself writes it, and other columns."""
+    given = {"image": [{"bytes": content, "path": None} for content in encoded], **columns}
+    Dataset.from_dict(given).cast_column("image", datasets.Image(decode=False)).to_parquet(path)
+    return path
+
+
+def image_config(path: Path, images: int, epochs: int) -> dict[str, object]:
+    """A config as YAML would hold it: 4N images, one shadow, and an encoder of 145,000 parameters."""
+    target = {"name": "simclr", "architecture": "vgg11", "width": 8, "size": 8, "epochs": epochs, "batch": 16}
+    target |= {"temperature": 0.1, "splits": 1}
+    target["augmentation"] = {"scale": [0.35, 1.0], "jitter": [0.2, 0.2, 0.0, 0.0], "gray": 0.0}
+    return {"data": {"kind": "images", "path": str(path)}, "split": {"members": images // 4}, "target": target}
+
+
 def world(folder: Path, users: int, epochs: int, shadows: int = 3) -> World:
-    made = experiment(config(write(folder / "texts.parquet", users), users, epochs, shadows))
-    prepared = setting(made)
+    return made(folder, config(write(folder / "texts.parquet", users), users, epochs, shadows))
+
+
+def image_world(folder: Path, images: int, epochs: int) -> World:
+    return made(folder, image_config(write_images(folder / "images.parquet", noise(images, 2)), images, epochs))
+
+
+def made(folder: Path, given: dict[str, object]) -> World:
+    described = experiment(given)
+    prepared = setting(described)
     target, others = games(prepared, folder / "cache")
-    return World(made, prepared, target, others, Runner(folder / "cache", chunk=64), folder / "cache")
+    return World(described, prepared, target, others, Runner(folder / "cache", chunk=64), folder / "cache")
 
 
 def tiny_gpt2(folder: Path, **changes: object) -> Path:
@@ -112,15 +150,15 @@ def tiny_gpt2(folder: Path, **changes: object) -> Path:
 
 @dataclass(frozen=True)
 class Replay:
-    """Gives answers again that a runner gave before, text by text, for records in any order and chunks of any size."""
+    """Gives answers again that a runner gave before, by content, for records in any order and chunks of any size."""
 
     known: Mapping[tuple[str, str], dict[str, np.ndarray]]
     chunk: int
 
     def __call__(self, model: Model, probe: Probe, records: Dataset) -> list[Answers]:
-        asked = records["text"]
+        asked = contents(records)
         return [
-            ragged([self.known[model.name, text] for text in asked[at : at + self.chunk]])
+            ragged([self.known[model.name, content] for content in asked[at : at + self.chunk]])
             for at in range(0, len(asked), self.chunk)
         ]
 
@@ -131,9 +169,16 @@ def replay(world: World, probe: Probe, chunk: int) -> Replay:
     for game in (world.target, *world.shadows):
         for one in pools:
             rows = each(world.ask(game.model, probe, one.records))
-            for text, row in zip(one.records["text"], rows, strict=True):
-                known[game.model.name, text] = row
+            for content, row in zip(contents(one.records), rows, strict=True):
+                known[game.model.name, content] = row
     return Replay(known, chunk)
+
+
+def contents(records: Dataset) -> list[str]:
+    """What tells each record from the others: its text, or its image as it is encoded."""
+    if "text" in records.column_names:
+        return list(records["text"])
+    return [image["bytes"].hex() for image in records["image"]]
 
 
 def each(answers: Sequence[Answers] | object) -> Iterator[dict[str, np.ndarray]]:

@@ -16,10 +16,11 @@ class MLP(Classifier):
     """EncoderMI-V's classifier: fully connected layers with tanh, two outputs, cross-entropy, Adam.
 
     `hidden` are the layers' widths; `decay` times the parameters is added to their gradient (L2); `batch` is in
-    units. The defaults are the paper's: 256 and 256, rate 1e-4, L2 1e-6, batches of 100, 300 epochs. The paper states
-    no standardisation, but sorted cosine similarities lie in so narrow a band that a rate of 1e-4 hardly moves on
-    them, so each column is standardised first. Scores are the logit of a member less that of a non-member. A fit is
-    the same for the same features, membership and seed. Raises ValueError for settings that are not positive.
+    units; `activation` follows each layer but the last. The defaults are the paper's: 256 and 256, rate 1e-4, L2 1e-6,
+    batches of 100, 300 epochs. The paper states no standardisation, but sorted cosine similarities lie in so narrow a
+    band that a rate of 1e-4 hardly moves on them, so each column is standardised first. Scores are the logit of a
+    member less that of a non-member. A fit is the same for the same features, membership and seed. Raises ValueError
+    for settings that are not positive, and for another activation.
     """
 
     hidden: tuple[int, ...] = (256, 256)
@@ -28,15 +29,18 @@ class MLP(Classifier):
     batch: int = 100
     epochs: int = 300
     seed: int = 0
+    activation: Literal["tanh", "relu"] = "tanh"
 
     def __post_init__(self) -> None:
         _check_widths("hidden", self.hidden)
+        if self.activation not in ("tanh", "relu"):
+            raise ValueError(f"activation must be 'tanh' or 'relu', but is {self.activation!r}.")
         _check_training(self.learning_rate, self.decay, self.batch, self.epochs, self.seed)
 
     def build(self) -> ClassifierMixin:
         from hf_mia.networks import NetworkClassifier, Perceptron
 
-        network = Perceptron(self.hidden)
+        network = Perceptron(self.hidden, self.activation)
         return NetworkClassifier(network, self.learning_rate, self.decay, self.batch, self.epochs, self.seed)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_mia.core import Answers, Floats, Ragged, Signal
+from hf_mia.parts import Parts
 from hf_mia.views import Anchored, Plain, ViewFeatures, Views
 
 Singles = npt.NDArray[np.float32]
@@ -93,6 +94,58 @@ class ConcatenatedFeatures(Signal):
 
     def measure(self, answers: Answers) -> Floats:
         return table(answers["features"]).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class PartEnergies(Signal):
+    """How far an image's parts are from answering to its map at random, PartCrop's features (images, 2n).
+
+    The n divergences from the uniform distribution, the largest first, then those from the bells, the largest first
+    (Zhu et al. 2024; `hf_mia.parts` says what is the published code's).
+    """
+
+    probe: Parts = Parts()
+
+    def measure(self, answers: Answers) -> Floats:
+        sides = [-np.sort(-table(answers[name]), axis=1) for name in ("uniform", "gaussian")]
+        return np.hstack(sides).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class FeatureNorm(Signal):
+    """The p-norm (images, 1) of the plain image's feature vector: LpLA's number (Sun et al. 2025, arXiv 2506.05743).
+
+    Of that paper only the abstract could be read, and its repository held no code: that the norm is of one pass over
+    the plain image, and that p is 2, is our reading. Raises ValueError for a p below 1.
+    """
+
+    p: float = 2.0
+    probe: Plain = Plain()
+
+    def __post_init__(self) -> None:
+        if not self.p >= 1:
+            raise ValueError(f"p must be at least 1, such as 2, or infinity for the largest number, but is {self.p}.")
+
+    def measure(self, answers: Answers) -> Floats:
+        sizes = np.abs(table(answers["feature"]).astype(np.float64))
+        largest = np.maximum(sizes.max(axis=1, keepdims=True), np.finfo(np.float64).tiny)  # no power overflows
+        return np.asarray(largest * np.linalg.norm(sizes / largest, self.p, axis=1, keepdims=True), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Confidence(Signal):
+    """The chances (images, classes) that a classifier gives its classes, the largest first, from a model's logits.
+
+    They are the softmax of the plain image's `feature`, so the model must be a classifier, which
+    `hf_mia.downstream.classifying` makes of an encoder; of an encoder itself the numbers mean nothing.
+    """
+
+    probe: Plain = Plain()
+
+    def measure(self, answers: Answers) -> Floats:
+        logits = -np.sort(-table(answers["feature"]).astype(np.float64), axis=1)
+        chances = np.exp(logits - logits[:, :1])
+        return np.asarray(chances / chances.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
 def table(answers: Ragged) -> Singles:
