@@ -98,7 +98,10 @@ def _sweeps(specs: object) -> dict[str, Sweep]:
     if not isinstance(specs, Mapping):
         raise ValueError(f"sweeps takes a table's name and its fields, but is {specs!r}.")
     sweeps = {str(name): change(Sweep(), spec, f"sweeps.{name}") for name, spec in specs.items()}
-    for sweep in sweeps.values():
+    for name, sweep in sweeps.items():
+        if not sweep.attacks or not sweep.values:
+            raise ValueError(f"sweeps.{name} takes attacks and values, at least one of each, but has "
+                             f"{list(sweep.attacks)} and {list(sweep.values)}.")  # fmt: skip
         for attack in sweep.attacks:
             for value in sweep.values:
                 sweep.attack(attack, value)  # a wrong field shows now, not after hours

@@ -50,8 +50,11 @@ class Trained:
 
 
 def trained(settings: Sequence[Setting], cache: Path) -> list[Trained]:
-    """Train what the cache lacks of all the settings' models, each model once."""
+    """Train what the cache lacks of all the settings' models, each model once; ValueError before any is trained."""
     each = [jobs(setting) for setting in settings]
+    missing = {folder: job for made in each for job in made if not (folder := job.folder(cache)).exists()}
+    for job in missing.values():
+        job.recipe.steps(job.records, job.processor)  # raises where the records are too few
     folders = iter(train([job for made in each for job in made], cache))
     return [
         Trained(setting, tuple(made), tuple(next(folders) for _ in made))

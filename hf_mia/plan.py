@@ -164,9 +164,15 @@ class Experiment:
             if isinstance(recipe, Recipe) and recipe.columns != self.data.columns:
                 raise ValueError(f"{place} trains on {recipe.columns[0]}s, but data.kind is {self.data.columns[0]}s: "
                                  "set data.kind, or name another recipe.")  # fmt: skip
-        for name, attack in self.attacks.items():
+        if self.shadows.data is not None and self.shadows.data.columns != self.data.columns:
+            raise ValueError(f"shadows.data are {self.shadows.data.columns[0]}s, but data.kind is "
+                             f"{self.data.columns[0]}s: a shadow is asked what the target is asked.")  # fmt: skip
+        asked = {f"attack {name!r}": attack for name, attack in self.attacks.items()}
+        for title, sweep in self.sweeps.items():
+            asked |= {f"attack {name!r} of sweeps.{title}": PAPERS[name] for name in sweep.attacks if name in PAPERS}
+        for place, attack in asked.items():
             if not self.data.takes(attack.signal.probe):
-                raise ValueError(f"attack {name!r} asks by {attack.signal.probe}, which is not for data.kind = "
+                raise ValueError(f"{place} asks by {attack.signal.probe}, which is not for data.kind = "
                                  f"{self.data.columns[0]}s: name others, as {list(self.data.beside)}.")  # fmt: skip
         if isinstance(self.target, Checkpoint) and (self.controls or self.grid):
             raise ValueError(

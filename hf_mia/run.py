@@ -120,8 +120,9 @@ def _sweeps(stage: Stage, target: Game, shadows: Sequence[Game]) -> dict[str, di
     found: dict[str, dict[str, list[Report]]] = {}
     for title, sweep in stage.experiment.sweeps.items():
         for name in sweep.attacks:
-            row = {f"{name} ({sweep.field}={value})": sweep.attack(name, value) for value in sweep.values}
-            found.setdefault(title, {})[name] = list(stage.every(row, target, shadows).values())
+            row = [{f"{name} ({sweep.field}={value})": sweep.attack(name, value)} for value in sweep.values]
+            each = [stage.every(one, target, shadows) for one in row]  # a value that stands twice is played twice
+            found.setdefault(title, {})[name] = [report for reports in each for report in reports.values()]
     return found
 
 

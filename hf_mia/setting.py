@@ -12,6 +12,7 @@ from hf_mia.config import change
 from hf_mia.core import Booleans, Integers, Pool
 from hf_mia.plan import Checkpoint, Experiment, Users
 from hf_mia.recipes import Recipe
+from hf_mia.recipes.named import RECIPES
 from hf_mia.shadows import Job, Split, halves, split_users
 from hf_mia.units import of_units, places, shuffled_share
 
@@ -138,9 +139,10 @@ def jobs(setting: Setting) -> list[Job]:
     seed = 1000 * experiment.split.seed
     if not isinstance(target, Recipe) and shadows.recipe is None:
         if shadows.count:
+            names = [name for name, recipe in RECIPES.items() if recipe.columns == experiment.data.columns]
             raise ValueError(
-                "the target is a checkpoint, so shadows.recipe must say how shadows are trained, such as "
-                "{name: fine-tune, model: ...}; or set shadows.count to 0."
+                f"the target is a checkpoint, so shadows.recipe must name how shadows are trained, one of {names}; or "
+                "set shadows.count to 0."
             )
         return []
     found = []

@@ -299,8 +299,7 @@ def test_the_printed_tables_cut_no_number(run: Run, width: int) -> None:
     text = file.getvalue()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
-    lines = [re.split(r" {2,}| \b", line.strip()) for line in text.splitlines()]
-    words = Counter(word for line in lines for word in " ".join(line).split())
+    words = Counter(text.split())
     above = [run.played.above_control(report) for report in run.played.reports.values()]
     tables = [*run.played.reports.values(), run.played.control]
     tables += [report for rows in run.played.sweeps.values() for row in rows.values() for report in row]
@@ -312,7 +311,7 @@ def test_the_printed_tables_cut_no_number(run: Run, width: int) -> None:
                 expected += Counter([*shown(report.auc), shown(report.accuracy)[0]])
         expected += Counter(f"{value:.3f}" for value in scene.utility.values())
     assert expected - words == Counter()
-    for name in ("encodermi-t", "blind (no model)", "untrained", "swapped", "nothing", "kNN probe", "Verdict by"):
+    for name in ("encodermi-t", "blind (no", "untrained", "swapped", "nothing", "kNN probe", "Verdict by"):
         assert name in text
 
 
