@@ -136,7 +136,7 @@ def _folds(content: Sequence[bytes], member: Bools, folds: int) -> Ints:
     least = min(sum(has[side] for has in sides.values()) for side in (0, 1))
     if folds < 2 or least < 2:
         raise ValueError(
-            f"blind_scores needs at least 2 folds and 2 units of different text a side, but folds is "
+            f"the blind baseline needs at least 2 folds and 2 units of different content a side, but folds is "
             f"{folds} and the smaller side has {least}: add units."
         )
     dealt = sorted(sides, key=lambda c: sides[c][1] - sides[c][0])

@@ -16,6 +16,7 @@ from hf_mia.signals.encoder import Feature
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,17 @@ def classifying(games: list[Game], pool: Pool, ask: Ask) -> list[Game]:
     over its features, and answers with logits (rows, classes). Raises ValueError where the pool has no labels, fewer
     than 120 labelled images, or one class only.
     """
+    records, labels = taught(pool)
+    signal = Feature()
+    made = []
+    for game in games:
+        features = np.concatenate([signal.measure(chunk) for chunk in ask(game.model, signal.probe, records)])
+        made.append(replace(game, model=classifier(game.model, head(features, labels))))
+    return made
+
+
+def taught(pool: Pool) -> tuple[Dataset, Integers]:
+    """The labelled images of a pool that classifiers are trained on, and their classes; ValueError as `classifying`."""
     found = labelled(pool)
     if found is None or len(np.unique(found[1])) < 2:
         raise ValueError(
@@ -45,13 +57,7 @@ def classifying(games: list[Game], pool: Pool, ask: Ask) -> list[Game]:
             f"are {'fewer' if found is None else 'images of one class only'}: set data.label, lower split.members, or "
             "leave this attack out."
         )
-    records, labels = found
-    signal = Feature()
-    made = []
-    for game in games:
-        features = np.concatenate([signal.measure(chunk) for chunk in ask(game.model, signal.probe, records)])
-        made.append(replace(game, model=classifier(game.model, head(features, labels))))
-    return made
+    return found
 
 
 def head(features: Floats, labels: Integers) -> Head:

@@ -9,9 +9,10 @@ from time import perf_counter
 
 import yaml
 
+from hf_mia.attacks.downstream import Downstream
 from hf_mia.core import Attack, Model
 from hf_mia.experiment import mapping
-from hf_mia.papers import PAPERS
+from hf_mia.knn import labelled
 from hf_mia.plan import Checkpoint, Experiment
 from hf_mia.run import variants_of
 from hf_mia.setting import Setting, jobs, setting
@@ -23,11 +24,11 @@ SAMPLE = 64  # records that are asked about to see how long it takes
 def describe(experiment: Experiment, cache: Path) -> str:
     """The resolved config, the splits' sizes, the number of queries, and the time by a few timed steps."""
     prepared = setting(experiment)
-    every = [prepared, *variants_of(prepared).values()]
-    made = {job.folder(cache): job for one in every for job in jobs(one)}
+    variants = [one for one in variants_of(prepared).values() if one.experiment.shadows != experiment.shadows]
+    made = {job.folder(cache): job for one in (prepared, *variants) for job in jobs(one)}
     split, data = prepared.split, experiment.data
     missing = [job for folder, job in made.items() if not folder.exists()]
-    queries = _queries(prepared) + sum(len(one.split.shadows) * len(one.shadow_pool().records) for one in every[1:])
+    queries = _queries(prepared, variants)
     training, asking = _training_seconds(missing), queries * _seconds_a_query(prepared, jobs(prepared))
     lines = [
         yaml.safe_dump(mapping(experiment), sort_keys=False),
@@ -41,16 +42,26 @@ def describe(experiment: Experiment, cache: Path) -> str:
 
 
 def _named(experiment: Experiment) -> list[Attack]:
-    return [*experiment.attacks.values(), *(PAPERS[name] for s in experiment.sweeps.values() for name in s.attacks)]
+    swept = [
+        sweep.attack(name, v) for sweep in experiment.sweeps.values() for name in sweep.attacks for v in sweep.values
+    ]
+    return [*experiment.attacks.values(), *swept]
 
 
-def _queries(prepared: Setting) -> int:
-    """Records that are asked about, over all models of the setting and the epochs that they are kept at."""
-    experiment, candidates, shadows = prepared.experiment, len(prepared.candidates().records), prepared.split.shadows
+def _queries(prepared: Setting, variants: Sequence[Setting]) -> int:
+    """Records that are asked about, over all models of the settings and the epochs that they are kept at."""
+    experiment, candidates = prepared.experiment, len(prepared.candidates().records)
     compared = candidates if any(attack.compares for attack in _named(experiment)) else 0
-    once = candidates + (len(shadows) * (len(prepared.shadow_pool().records) + compared) if shadows else 0)
-    kept = () if isinstance(experiment.target, Checkpoint) else experiment.target.kept()
-    return once * (1 + len(kept)) + candidates * len(experiment.controls)
+    kept = 0 if isinstance(experiment.target, Checkpoint) else len(experiment.target.kept())
+    targets, shadows = 1 + kept + len(experiment.controls), [prepared] * (1 + kept) + [*variants]
+    counts = [len(one.split.shadows) for one in shadows]
+    own = [
+        len(one.shadow_pool().records) + compared if count else 0 for one, count in zip(shadows, counts, strict=True)
+    ]
+    queries = targets * candidates + sum(count * records for count, records in zip(counts, own, strict=True))
+    classified = targets + sum(counts) if any(isinstance(a, Downstream) for a in _named(experiment)) else kept
+    outside = labelled(prepared.rest()) if classified else None  # which a probe of utility, or a classifier, is made of
+    return queries + (classified * len(outside[0]) if outside else 0)
 
 
 def _seconds_a_query(prepared: Setting, made: Sequence[Job]) -> float:

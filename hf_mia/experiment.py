@@ -34,7 +34,7 @@ def experiment(config: Mapping[str, object]) -> Experiment:
         shadows=shadows,
         attacks=beside if parts["attacks"] is None else _attacks(parts["attacks"]),
         sweeps=_sweeps(parts["sweeps"] or {}),
-        grid=None if parts["grid"] is None else _grid(parts["grid"], data),
+        grid=None if parts["grid"] is None else _grid(parts["grid"], data, target),
         controls=data.controls if isinstance(target, Recipe) else (),
     )
     return change(made, given, "the config")
@@ -70,13 +70,19 @@ def _shadows(given: object, data: Data) -> Shadows:
     )
 
 
-def _grid(given: object, data: Data) -> Grid:
+def _grid(given: object, data: Data, target: Recipe | Checkpoint) -> Grid:
     """What is not known, each axis as changes of what is: other data is the target's with other fields."""
     rest = _mapping(given, "grid", ["distribution", "architecture", "algorithm"])
     other, algorithm = (rest.pop(name, None) for name in ("distribution", "algorithm"))
     made = change(Grid(), rest, "grid")
     distribution = None if other is None else change(data, other, "grid.distribution")
-    return replace(made, distribution=distribution, algorithm=_recipe(algorithm, "grid.algorithm"))
+    made = replace(made, distribution=distribution, algorithm=_recipe(algorithm, "grid.algorithm"))
+    if made == Grid():
+        raise ValueError("grid takes at least one of distribution, architecture and algorithm, but has none.")
+    for recipe in (target, made.algorithm):
+        if isinstance(recipe, Recipe):
+            change(recipe, made.architecture or {}, "grid.architecture")  # a wrong field shows now
+    return made
 
 
 def _attacks(specs: object) -> dict[str, Attack]:

@@ -12,11 +12,14 @@ from hf_mia.core import Evidence
 from hf_mia.estimates import Estimate
 from hf_mia.experiment import mapping
 from hf_mia.figures import curve_figure, roc_figure, scores_figure
+from hf_mia.keys import content_key
 from hf_mia.plan import Experiment
 from hf_mia.played import Played, Scene, report_json, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+LONGEST = 200  # bytes of a file's name; most disks take 255
 
 
 def write_folder(folder: Path, experiment: Experiment, played: Played) -> None:
@@ -24,7 +27,7 @@ def write_folder(folder: Path, experiment: Experiment, played: Played) -> None:
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(mapping(experiment), sort_keys=False), encoding="utf-8")
     for name, (target, shadows) in played.evidence.items():
-        place = folder / "evidence" / name.replace("/", "-")
+        place = folder / "evidence" / file_name(name)
         place.mkdir(parents=True, exist_ok=True)
         for stale in place.glob("*.parquet"):  # of a run with more shadows
             stale.unlink()
@@ -33,6 +36,12 @@ def write_folder(folder: Path, experiment: Experiment, played: Played) -> None:
             _write_evidence(shadow, place / f"shadow-{number:03d}.parquet")
     _write_figures(folder / "figures", experiment, played)
     write_json(report_json(experiment, played), folder / "report.json")
+
+
+def file_name(name: str) -> str:
+    """What a file or a folder is called after an attack or a table: its name, cut where a disk takes no longer one."""
+    safe = name.replace("/", "-")
+    return safe if len(safe.encode()) <= LONGEST else f"{safe[: LONGEST // 4]} {content_key([name])}"
 
 
 def _write_evidence(evidence: Evidence, path: Path) -> None:
@@ -72,7 +81,7 @@ def _write_figures(folder: Path, experiment: Experiment, played: Played) -> None
     if "early stopping" in played.scenes:
         figures["early-stopping"] = _stopping_figure(played.scenes["early stopping"])
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
+        figure.savefig(folder / f"{file_name(name)}.png", dpi=150)
 
 
 def _stopping_figure(scene: Scene) -> Figure:

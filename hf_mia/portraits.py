@@ -51,6 +51,8 @@ def _unknown(target: Game, ask: Ask) -> dict[str, float] | None:
 
 def image_portrait(target: Game, ask: Ask, probe: Probe) -> Portrait:
     """How alike the views of an image are, members against non-members, and of a typical image of each side."""
+    from hf_mia.backbones import Encoder
+
     probe, inside = probe if isinstance(probe, Views) else Views(), target.member == 1
     answers = ask(target.model, probe, target.pool.records)
     alike = np.concatenate([table(chunk["cosine"]) for chunk in answers])[np.argsort(target.pool.unit)].astype(
@@ -64,7 +66,9 @@ def image_portrait(target: Game, ask: Ask, probe: Probe) -> Portrait:
     typical = {f"a typical {side}": _matrix(alike[_median(alike.mean(axis=1), rows)]) for side, rows in sides.items()}
     means = {f"{side}s": float(alike[rows].mean()) for side, rows in sides.items()}
     figures = {"similarities": spread, "views": matrix_figure(typical, "cosine similarity")}
-    return Portrait({"mean_view_similarity": means}, figures)
+    module = target.model.load()
+    rule = module.rule if isinstance(module, Encoder) else type(module).__name__
+    return Portrait({"pooled_feature": rule, "mean_view_similarity": means}, figures)
 
 
 def _matrix(pairs: Floats) -> Floats:

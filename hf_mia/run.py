@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.core import Ask, Attack, Evidence, Game, Pool, Scorer, gather
-from hf_mia.downstream import classifying
+from hf_mia.downstream import classifying, taught
 from hf_mia.facts import facts
 from hf_mia.games import Trained, trained
 from hf_mia.keys import content_key
@@ -70,6 +70,9 @@ def play(prepared: Setting, cache: Path) -> Played:
     """Train and ask what the cache lacks, then run every attack; every number comes from cached answers."""
     experiment = prepared.experiment
     variants = variants_of(prepared)
+    swept = [sweep.attack(name, sweep.values[0]) for sweep in experiment.sweeps.values() for name in sweep.attacks]
+    if any(isinstance(attack, Downstream) for attack in (*experiment.attacks.values(), *swept)):
+        taught(prepared.rest())  # what it lacks is said before hours of training
     own, *others = trained([prepared, *variants.values()], cache)
     with bar("attacking") as progress:
         count = 0
@@ -91,7 +94,8 @@ def play(prepared: Setting, cache: Path) -> Played:
     control = replace(next(iter(reports.values())), name="blind (no model)", scores=blind, threshold=0.0)
     probe = next(iter(experiment.attacks.values())).signal.probe
     portrait = experiment.data.portrait(target, stage.ask, probe)
-    told_facts = facts(prepared, target)
+    useful = experiment.data.utility(target.model, stage.rest, stage.ask)
+    told_facts = {**facts(prepared, target), **({} if useful is None else {"knn_accuracy": useful})}
     return Played(target.model.name, reports, evidence, sweeps, scenes, trials, control, portrait, told_facts)
 
 

@@ -46,6 +46,26 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
 
 
 @pytest.fixture(scope="session")
+def overfitted_images(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
+    """A target and a shadow that know views of their members from all others."""
+    return worlds.image_world(tmp_path_factory.mktemp("overfitted-images"), images=worlds.OVERFITTED, epochs=1200)
+
+
+@pytest.fixture(scope="session")
+def untrained_images(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
+    """The same game with encoders that never saw an image, which map 2x2 positions; more images."""
+    folder = tmp_path_factory.mktemp("untrained-images")
+    mapping = {"architecture": "resnet18", "width": 4, "size": 16}
+    return worlds.image_world(folder, images=worlds.UNTRAINED, epochs=0, **mapping)
+
+
+@pytest.fixture(scope="session")
+def memorisers(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
+    """A target and a shadow made by hand: nothing is trained."""
+    return worlds.memorisers(worlds.image_world(tmp_path_factory.mktemp("memorisers"), worlds.OVERFITTED, epochs=0))
+
+
+@pytest.fixture(scope="session")
 def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny GPT-2 with a context of 16 tokens and random weights, saved as a Hub repository is."""
     return worlds.tiny_gpt2(tmp_path_factory.mktemp("gpt2"))

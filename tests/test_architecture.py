@@ -52,7 +52,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "checkpoints": set(),
     "pixels": {"core", "keys"},
     "data": {"core"},
-    "portraits": {"core", "data", "figures", "models", "signals", "views"},
+    "portraits": {"backbones", "core", "data", "figures", "models", "signals", "views"},
     "knn": {"core", "signals"},
     "downstream": {"core", "keys", "knn", "signals"},
     "images": {"controls", "core", "data", "keys", "knn", "pixels", "portraits", "sources", "views", "vision"},

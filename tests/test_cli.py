@@ -17,8 +17,11 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from hf_mia.cli import app
-from hf_mia.experiment import experiment
+from hf_mia.demo import DEMOS
+from hf_mia.experiment import experiment, mapping
 from hf_mia.folder import read_evidence
+from hf_mia.papers import PAPERS
+from hf_mia.recipes.named import RECIPES
 from hf_mia.report import Report
 
 USERS = 4 * 6
@@ -157,7 +160,35 @@ def test_bad_input_ends_in_one_line_before_any_work(config: Path, tmp_path: Path
 def test_the_list_names_what_a_config_can_name() -> None:
     done = call("list")
     assert done.exit_code == 0
-    assert all(name in done.stdout for name in ("auditmi-relative", "mean-rank", "lstm", "fine-tune"))
+    attacks, recipes = done.stdout.split("recipes:")
+    lines = [line.split() for line in attacks.splitlines()[1:]]
+    assert [line[0] for line in lines] == list(PAPERS)
+    assert "ShadowClassifier(signal=ViewSimilarity(similarity='cosine'" in attacks
+    assert [line.split()[0] for line in recipes.splitlines()[1:]] == list(RECIPES)
+    assert {"encodermi-v", "encodermi-s", "encodermi-t", "encoder-feature"} < {line[0] for line in lines}
+    assert all(f"  {name} " in recipes for name in ("moco", "simclr", "lstm", "fine-tune"))
+
+
+@pytest.mark.parametrize("what", [(), ("text",), ("encoder",)])
+def test_a_demo_says_what_it_can_audit(what: tuple[str, ...]) -> None:
+    done = call("demo", *what, "--help")
+    assert done.exit_code == 0
+    assert "[text|encoder]" in done.stdout or "{text|encoder}" in done.stdout.lower()
+    assert "an encoder of images" in " ".join(done.stdout.split())
+
+
+def test_a_demo_of_something_else_is_refused(tmp_path: Path) -> None:
+    done = call("demo", "sound", "--cache", tmp_path / "cache", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "sound" in done.stderr
+    assert "encoder" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("demo", DEMOS)
+def test_a_demo_is_an_experiment_that_a_config_can_hold(demo: str) -> None:
+    made = DEMOS[demo]
+    assert experiment(yaml.safe_load(yaml.safe_dump(mapping(made)))) == made
 
 
 def test_ctrl_c_keeps_what_is_done_and_the_rerun_goes_on(config: Path, tmp_path: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from hf_mia.config import override, read_yaml
+from hf_mia.augmentation import Augmentation
+from hf_mia.config import _tuples, override, read_yaml
 from hf_mia.experiment import experiment, label
+from hf_mia.images import Images
 from hf_mia.papers import PAPERS
-from hf_mia.plan import Checkpoint, Experiment, Sweep
+from hf_mia.plan import Checkpoint, Experiment, Grid, Shadows, Sweep
+from hf_mia.recipes.contrastive import MoCo, SimCLR
 from hf_mia.recipes.language import CausalLM, Recurrent
 
 
@@ -29,6 +33,20 @@ from hf_mia.recipes.language import CausalLM, Recurrent
         ({"sweeps": {"w": {"attacks": ["auditmy"], "values": [1]}}}, r"'auditmy'.*'auditmi'"),
         ({"sweeps": {"w": {"field": "signal.topp", "values": [1]}}}, r"'topp'.*'top'"),
         ({"zzz": 1}, r"'zzz' is no field of the config\? Known"),
+        ({"data": "image"}, r"'image' is no data: did you mean 'images'\? Known: \['images', 'texts'\]"),
+        ({"data": {"kind": "picture"}}, r"'picture' is no data"),
+        ({"data": {"kind": "images", "labell": 3}}, r"'labell' is no field of data: did you mean 'label'"),
+        ({"data": {"labels": [1]}}, r"'labels' is no field of data.*'texts_per_user'"),
+        ({"data": "images", "shadows": {"data": {"user": None}}}, r"'user' is no field of shadows\.data"),
+        ({"data": "images", "target": "mocco"}, r"'mocco' is no target: did you mean 'moco'"),
+        ({"data": "images", "grid": {"distributions": {}}}, r"no field of grid: did you mean 'distribution'\?"),
+        ({"data": "images", "grid": {"distribution": {"pth": "x"}}}, r"'pth' is no field of grid\.distribution"),
+        ({"data": "images", "grid": {"algorithm": "simclear"}}, r"no grid\.algorithm: did you mean 'simclr'"),
+        ({"data": "images", "grid": {"architecture": {"widt": 1}}}, r"'widt' is no field of grid\.architecture"),
+        (
+            {"data": "images", "grid": {"architecture": {"queue": 1}, "algorithm": "simclr"}},
+            r"'queue' is no field of gr",
+        ),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(config: dict[str, object], message: str) -> None:
@@ -58,6 +76,23 @@ def test_an_unknown_name_is_answered_with_the_nearest(config: dict[str, object],
         ({"split": {"trained": 0.0}}, r"the config\.split: trained must be in \(0, 1\]"),
         ({"split": {"held_out": 0.5}}, r"lower trained"),
         ({"fprs": 0.1}, r"fprs = 0\.1 has the wrong type"),
+        ({"data": 3}, r"data takes a kind, or fields with a `kind`, but is 3: kinds are \['images', 'texts'\]"),
+        ({"data": {"kind": "images", "labels": 3}}, r"data\.labels = 3 has the wrong type"),
+        ({"data": {"kind": "images", "labels": [[1]]}}, r"data\.labels = \(\(1,\),\) has the wrong type"),
+        ({"data": "images", "grid": 3}, r"grid takes fields and values, but is 3: fields are \['algorithm', 'arch"),
+        ({"data": "images", "grid": {}}, r"grid takes at least one of distribution, architecture and algorithm"),
+        ({"data": "images", "grid": {"algorithm": None}}, r"grid takes at least one of"),
+        ({"data": "images", "grid": {"distribution": 3}}, r"grid\.distribution takes fields and values, but is 3"),
+        ({"data": "images", "grid": {"architecture": "vgg11"}}, r"grid\.architecture = 'vgg11' has the wrong type"),
+        ({"data": "images", "grid": {"architecture": {"architecture": "vgg"}}}, r"grid\.architecture\.arch.*'vgg'"),
+        ({"data": "images", "controls": ["blank"]}, r"controls = \('blank',\).*'untrained' or 'swapped'"),
+        ({"data": "images", "trials": 0}, r"the config: trials must be at least 1, but is 0"),
+        ({"sweeps": {"w": {}}}, r"sweeps\.w takes attacks and values.*has \['auditmi'\] and \[\]"),
+        (
+            {"data": "images", "target": {"name": "moco", "augmentation": {"scale": [0.5]}}},
+            r"scale = \(0\.5,\) has the",
+        ),
+        ({"data": "images", "target": {"name": "moco", "augmentation": {"scale": [1, 0.5]}}}, r"ascending range"),
     ],
 )
 def test_a_wrong_type_or_value_is_refused_with_its_place(config: dict[str, object], message: str) -> None:
@@ -149,6 +184,77 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, content: bytes, mes
 def test_a_missing_config_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.yaml"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_lists_are_tuples_at_every_depth() -> None:
+    changes = {"augmentation": {"scale": [0.5, 1.0], "jitter": [0, 0.25, 0, 0]}, "checkpoints": [1, 2]}
+    moco = experiment({"data": "images", "target": {"name": "moco", **changes}}).target
+    assert isinstance(moco, MoCo)
+    assert moco.checkpoints == (1, 2)
+    assert moco.augmentation == Augmentation(scale=(0.5, 1.0), jitter=(0, 0.25, 0, 0))
+    hash(moco)  # a list would not
+    spec = {
+        "name": "encodermi-v",
+        "signal": {"probe": {"augmentation": {"ratio": [1, 2]}}},
+        "classifier": {"hidden": [3]},
+    }
+    (attack,) = experiment({"data": "images", "attacks": [spec]}).attacks.values()
+    assert (attack.signal.probe.augmentation.ratio, attack.classifier.hidden) == ((1, 2), (3,))
+    assert _tuples([1, [2, [3, []]], (4, [5])]) == (1, (2, (3, ())), (4, (5,)))
+    assert _tuples({"a": [1]}) == {"a": [1]}
+
+
+def test_an_images_audit_takes_what_its_data_says() -> None:
+    """The recipe, the attacks, one shadow and both controls; without shadows the attacks that take none."""
+    found = experiment({"data": "images"})
+    assert (found.target, found.shadows.count, found.controls) == (MoCo(), 1, ("untrained", "swapped"))
+    assert list(found.attacks) == list(Images.beside)
+    lonely = experiment({"data": "images", "shadows": {"count": 0}})
+    assert list(lonely.attacks) == ["encodermi-t", "encoder-similarity"]
+    assert experiment({"data": {"kind": "images"}, "controls": []}).controls == ()
+    assert experiment({}).controls == ()
+
+
+def test_a_grids_distribution_is_the_targets_data_with_changes() -> None:
+    data = {"kind": "images", "path": "x", "image": "img", "labels": [1, 2]}
+    found = experiment({"data": data, "grid": {"distribution": {"labels": [3]}}}).grid
+    assert found == Grid(distribution=Images(path="x", image="img", labels=(3,)))
+
+
+KNOWN = Shadows(count=2, changes=({"width": 3}, {"width": 5}))
+OTHER, SIMCLR, VGG = Images(path="other"), SimCLR(), {"architecture": "vgg11"}
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        (Grid(distribution=OTHER), {"distribution": KNOWN, "nothing": replace(KNOWN, data=OTHER)}),
+        (
+            Grid(architecture=VGG, algorithm=SIMCLR),
+            {
+                "architecture, algorithm": KNOWN,
+                "architecture": replace(KNOWN, recipe=SIMCLR),
+                "algorithm": replace(KNOWN, changes=(VGG,)),
+                "nothing": replace(KNOWN, recipe=SIMCLR, changes=(VGG,)),
+            },
+        ),
+    ],
+)
+def test_a_setting_replaces_what_is_not_known_and_nothing_else(grid: Grid, expected: dict[str, Shadows]) -> None:
+    found = grid.settings(KNOWN)
+    assert found == expected
+    assert list(found) == list(expected)
+
+
+def test_three_axes_are_eight_settings() -> None:
+    found = Grid(distribution=OTHER, architecture=VGG, algorithm=SIMCLR).settings(KNOWN)
+    axes = {"distribution": ("data", OTHER), "architecture": ("changes", (VGG,)), "algorithm": ("recipe", SIMCLR)}
+    assert len(found) == len({tuple(map(repr, (s.data, s.changes, s.recipe))) for s in found.values()}) == 8
+    for name, shadows in found.items():
+        for axis, (field, unknown) in axes.items():
+            knows = axis in name.split(", ")
+            assert getattr(shadows, field) == (getattr(KNOWN, field) if knows else unknown)
+        assert shadows.count == 2
 
 
 def test_labels_say_what_was_changed_and_nothing_else() -> None:

@@ -200,6 +200,24 @@ def test_losses_of_half_precision_are_float32() -> None:
         assert torch.isfinite(loss)
 
 
+def test_a_learner_has_the_recipes_numbers() -> None:
+    moco, simclr = replace(MOCO, queue=5, key_momentum=0.8, temperature=0.3), replace(SIMCLR, temperature=0.2)
+    one, other = (recipe.learner(recipe.module()) for recipe in (moco, simclr))
+    assert (tuple(one.queue.shape), one.momentum, one.temperature) == ((5, 128), 0.8, 0.3)
+    assert other.temperature == 0.2
+    sgd, adam = (recipe.optimizer(recipe.module().parameters()).defaults for recipe in (MOCO, SIMCLR))
+    assert [sgd[name] for name in ("lr", "momentum", "weight_decay", "nesterov")] == [0.06, 0.9, 5e-4, False]
+    assert [adam[name] for name in ("lr", "betas", "weight_decay")] == [1e-3, (0.9, 0.999), 1e-6]
+
+
+def test_the_defaults_are_encodermis() -> None:
+    moco = {"architecture": "resnet18", "epochs": 1600, "batch": 512, "queue": 4096, "key_momentum": 0.99, "splits": 8}
+    moco |= {"temperature": 0.1, "learning_rate": 0.06, "momentum": 0.9, "decay": 5e-4, "augmentation": Augmentation()}
+    simclr = {"batch": 256, "learning_rate": 1e-3, "decay": 1e-6, "temperature": 0.5}
+    for recipe, papers in ((MoCo(), moco), (SimCLR(), simclr)):
+        assert {name: getattr(recipe, name) for name in papers} == papers
+
+
 def test_heads_are_those_that_encodermi_used() -> None:
     moco, simclr = (recipe.learner(recipe.module()).queries.head for recipe in (MoCo(width=2), SimCLR(width=2)))
     assert [tuple(weight.shape) for weight in moco.parameters()] == [(128, 16), (128,)]
@@ -369,14 +387,26 @@ def test_a_training_that_was_killed_ends_as_one_that_was_not(
 def test_a_state_is_written_only_now_and_then(
     records: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretraining, "EVERY", 3600.0)
-    recorded(monkeypatch, stop=7)
-    with pytest.raises(KeyboardInterrupt):
-        trained(MOCO, records, tmp_path)
-    assert not list(tmp_path.rglob("checkpoint.safetensors*"))
-    calls = recorded(monkeypatch)
-    trained(MOCO, records, tmp_path)
-    assert calls[0][0] == 1
+    """By a clock that a step moves on by 10 s: after every second epoch, as 30 s have gone by; never after the last."""
+    clock, written, save = [100.0], [], pretraining.save
+
+    @contextmanager
+    def bar(*_: object, **__: object) -> Iterator[Callable[[int, int, str], None]]:
+        def move(done: int, total: int, note: str) -> None:
+            clock[0] += 10
+
+        yield move
+
+    def saving(folder: Path, learner: torch.nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+        written.append(epoch)
+        save(folder, learner, optimizer, epoch)
+
+    monkeypatch.setattr(shadows, "bar", bar)
+    monkeypatch.setattr(pretraining, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(pretraining, "save", saving)
+    trained(replace(MOCO, epochs=8), records, tmp_path)
+    assert written == [2, 4, 6]
+    assert pretraining.EVERY == 30
 
 
 def test_a_full_disk_is_said_clearly_and_the_rerun_goes_on(
@@ -387,15 +417,19 @@ def test_a_full_disk_is_said_clearly_and_the_rerun_goes_on(
     def full(*_: object, **__: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    recipe = replace(MOCO, checkpoints=(2,))
-    whole = trained(recipe, records, tmp_path / "whole")
+    state, weights = "hf_mia.recipes.checkpoint.save_file", "hf_mia.recipes.encoders.ResNet18Model.save_pretrained"
     monkeypatch.setattr(pretraining, "EVERY", 0.0)
-    for place in ("hf_mia.recipes.checkpoint.save_file", "hf_mia.recipes.encoders.ResNet18Model.save_pretrained"):
+    for recipe, place in (
+        (MOCO, state),
+        (replace(MOCO, checkpoints=(2,)), weights),
+        (replace(MOCO, epochs=3), weights),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(place, full)
             with pytest.raises(OSError, match=r"cannot write the model to .*No space left.*free some space.*run again"):
                 trained(recipe, records, tmp_path / "full")
-    assert contents(trained(recipe, records, tmp_path / "full")) == contents(whole)
+        whole = trained(recipe, records, tmp_path / "whole")
+        assert contents(trained(recipe, records, tmp_path / "full")) == contents(whole)
 
 
 # schedules, and what is kept

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hf_mia import controls
-from hf_mia.controls import Bools, Floats, blind_scores
+from hf_mia.controls import Bools, Floats, blind_looks, blind_scores
 
 VOCABULARY = np.array([f"w{i}" for i in range(500)])
 Texts = list[list[str]]
@@ -124,7 +124,9 @@ def test_errors_name_the_way_out() -> None:
         blind_scores(texts, member.astype(np.float64))
     with pytest.raises(ValueError, match=r"each of the 8 units, but is bool of shape \(7,\)"):
         blind_scores(texts, member[:7])
-    with pytest.raises(ValueError, match=r"2 units of different text a side, .* folds is 5 and the smaller side has 1"):
+    with pytest.raises(
+        ValueError, match=r"2 units of different content a side, .* folds is 5 and the smaller side has 1"
+    ):
         blind_scores(texts, np.arange(8) == 0)
     with pytest.raises(ValueError, match="smaller side has 1"):
         blind_scores([texts[0] if m else unit for unit, m in zip(texts, member, strict=True)], member)
@@ -134,6 +136,60 @@ def test_errors_name_the_way_out() -> None:
         blind_scores([], np.zeros(0, dtype=bool))
     with pytest.raises(ValueError, match="unit 0 is a string: put it into a list"):
         blind_scores(["one text", "another"], np.array([True, False]))
+
+
+def _numbers(seed: int, units: int = 60, members: int | None = None) -> tuple[Floats, list[bytes], Bools]:
+    """Images of one distribution as numbers on all scales, and a random half (or `members`) of them."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(units, 20)) * 10.0 ** rng.integers(-3, 4, 20)
+    member = np.zeros(units, dtype=bool)
+    member[rng.permutation(units)[: units // 2 if members is None else members]] = True
+    return features, [row.tobytes() for row in features], member
+
+
+@pytest.mark.parametrize(("units", "members"), [(60, 30), (43, 14), (12, 6)])
+def test_looks_of_a_random_split_give_nothing(units: int, members: int) -> None:
+    games = [_numbers(seed, units, members) for seed in range(25)]
+    aucs = [_auc(blind_looks(features, content, member), member) for features, content, member in games]
+    assert abs(np.mean(aucs) - 0.5) < 0.05
+
+
+def test_brighter_members_are_found() -> None:
+    features, content, member = _numbers(0)
+    features[:, 3] += 5 * features[:, 3].std() * member
+    assert _auc(blind_looks(features, content, member), member) > 0.9
+
+
+def test_labels_are_not_learnt_by_heart() -> None:
+    """Each image has a number of its own: who has seen its label knows all, who has not knows nothing whatever."""
+    for seed in range(5):
+        _, content, member = _numbers(seed)
+        scores = blind_looks(np.eye(len(member)), content, member)
+        assert _auc(scores, member) == 0.5
+        assert (scores == 0).all()  # the middle rank of a fold, whose images all look alike
+
+
+def test_looks_do_not_depend_on_the_order_and_equal_images_share_a_score() -> None:
+    features, content, member = _numbers(3)
+    for i in (4, 9):
+        features[i], content[i] = features[17], content[17]
+    scores = blind_looks(features, content, member)
+    order = np.random.default_rng(0).permutation(len(member))
+    shuffled = blind_looks(features[order], [content[i] for i in order], member[order])
+    np.testing.assert_array_equal(shuffled, scores[order])
+    assert scores[4] == scores[9] == scores[17]
+    scaled = blind_looks(features * 10.0 ** np.arange(-9, 11), content, member)
+    np.testing.assert_allclose(scaled, scores, rtol=0, atol=1e-9)  # ranks: no scale matters
+
+
+def test_looks_that_cannot_be_judged_are_refused() -> None:
+    features, content, member = _numbers(8, 8)
+    with pytest.raises(ValueError, match="member must be one boolean for each of the 8 units, but is float64"):
+        blind_looks(features, content, member.astype(np.float64))
+    with pytest.raises(ValueError, match=r"blind baseline needs .* 2 units of different content a side.*side has 1"):
+        blind_looks(features, content, np.arange(8) == 0)
+    with pytest.raises(ValueError, match=r"at least 2 folds .* folds is 1"):
+        blind_looks(features, content, member, folds=1)
 
 
 def test_importing_the_module_loads_no_scikit_learn() -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve  # type: ignore[import-untyped, unused-ignore]
 
 from hf_mia.estimates import Estimate, tpr_at
-from hf_mia.figures import curve_figure, histogram_figure, roc_figure, scores_figure
+from hf_mia.figures import curve_figure, histogram_figure, matrix_figure, roc_figure, scores_figure
 from hf_mia.report import Report
 
 
@@ -120,6 +120,27 @@ def test_the_curve_leaves_gaps() -> None:
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [0.5, np.nan, 0.7, 0.8])
 
 
+@pytest.mark.filterwarnings("error")
+def test_matrices_stand_side_by_side_on_one_scale() -> None:
+    rng = np.random.default_rng(0)
+    given = {
+        "member": rng.uniform(0.5, 0.9, (10, 10)),
+        "non-member": rng.uniform(-0.2, 0.6, (3, 3)),
+        "flat": np.ones((2, 2)),
+    }
+    figure = matrix_figure(given, "cosine")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    assert buffer.getvalue().startswith(b"\x89PNG")
+    *panels, bar = figure.axes
+    assert [axes.get_title() for axes in panels] == list(given)
+    for axes, matrix in zip(panels, given.values(), strict=True):
+        (image,) = axes.images
+        np.testing.assert_array_equal(np.asarray(image.get_array()), matrix)
+        assert image.get_clim() == (given["non-member"].min(), 1.0)
+    assert bar.get_ylabel() == "cosine"
+
+
 def test_bad_input_is_refused() -> None:
     three, edges = np.full(3, 1 / 3), np.arange(4.0)
     cases: tuple[tuple[Callable[[], Figure], str], ...] = (
@@ -129,6 +150,9 @@ def test_bad_input_is_refused() -> None:
         (lambda: histogram_figure(three, three, edges[::-1], "Rank"), "edges: "),
         (lambda: curve_figure([1, 2], {"ours": POINTS}, "Texts", "AUC"), "series: 'ours' .* got 4 for 2"),
         (lambda: curve_figure([1, 2], {}, "Texts", "AUC"), "series: "),
+        (lambda: matrix_figure({}, "cosine"), r"matrices: must hold square matrices, not \[\]"),
+        (lambda: matrix_figure({"a": np.eye(2), "b": np.ones((2, 3))}, "cosine"), r"matrices: .*\(2, 3\)"),
+        (lambda: matrix_figure({"a": np.ones(4)}, "cosine"), r"matrices: .*\(4,\)"),
     )
     for draw, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from worlds import contents, image_config, noise, png, write_images
+from worlds import contents, image_config, noise, write_images
 
 from hf_mia.config import override
 from hf_mia.core import audit
@@ -50,7 +50,10 @@ def refused(given: Mapping[str, object], cache: Path, message: str) -> None:
         (["data.labels=[7]"], r"no image of data\.labels = \[7\]"),
         (["shadows.data.path=HERE"], r"\d+ images of the target's .* are among the attacker's.*shadows\.data"),
         (["grid.distribution.labels=[0, 1]"], r"\d+ images of the target's .* are among the attacker's"),
-        (["shadows.data={path: HERE, labels: [0]}", "data.labels=[1, 2]", "split.members=11"], r"shadows\.data has 20 images, and 11"),
+        (
+            ["shadows.data={path: HERE, labels: [0]}", "data.labels=[1, 2]", "split.members=11"],
+            r"shadows\.data has 20 images, and 11",
+        ),
         (["attacks=[mean-loss]"], r"'mean-loss' asks by .*not for data\.kind = images.*encodermi-v"),
         (["attacks=[encodermi-t, auditmi]"], r"'auditmi' asks by .*not for data\.kind = images"),
         (["sweeps.top.values=[1, 2]"], r"'auditmi' of sweeps\.top asks by .*not for data\.kind = images: name others"),
@@ -66,6 +69,8 @@ def refused(given: Mapping[str, object], cache: Path, message: str) -> None:
         (["sweeps.n.attacks=[]", "sweeps.n.values=[2]"], r"sweeps\.n takes attacks.*has \[\] and \[2\]"),
         (["target.batch=11"], r"batch = 11 is more than the 10 images to train on: lower it, or add images"),
         (["grid.algorithm={name: moco, batch: 11, size: 8}"], r"batch = 11 is more than the 10 images to train on"),
+        (["attacks=[downstream-confidence]"], r"takes 120 labelled images.*outside of the game, and there are fewer"),
+        (["sweeps.n={attacks: [downstream-confidence], field: attack.classifier.seed, values: [1]}"], r"120 labelled"),
         (["target.checkpoints=[2]"], r"checkpoints must be epochs from 1 to 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -196,7 +201,9 @@ def test_an_encoder_from_elsewhere_beside_shadows_of_a_recipe(elsewhere: tuple[S
 
 def test_shadows_of_an_encoder_from_elsewhere_need_a_recipe(elsewhere: tuple[Setting, Path], tmp_path: Path) -> None:
     described = checkpoint(elsewhere, tmp_path, "members")
-    with pytest.raises(ValueError, match=r"shadows\.recipe must name .*\['moco', 'simclr'\]; or set shadows\.count to 0"):
+    with pytest.raises(
+        ValueError, match=r"shadows\.recipe must name .*\['moco', 'simclr'\]; or set shadows\.count to 0"
+    ):
         play(setting(described), tmp_path / "cache")
     for members in ([], ["000000"]):
         with pytest.raises(ValueError, match=r"(none is set|1 members in the data and 59 other images)"):

@@ -20,6 +20,7 @@ from PIL import Image, ImageFile
 from hf_mia.core import Pool
 from hf_mia.images import Images, decode, load_images, overlap, pixel_digests
 from hf_mia.keys import content_key, records_key
+from hf_mia.pixels import looks
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (8, 12, 12, 3), dtype=np.uint8)
@@ -163,6 +164,38 @@ def test_overlap_counts_what_is_shown_however_it_is_stored() -> None:
     theirs = pool([coded(pixels, "BMP") for pixels in PIXELS[3:]] + [coded(PIXELS[0][:6])])
     assert overlap(ours, theirs) == 2
     assert len(set(pixel_digests(theirs))) == 6
+
+
+def test_looks_are_a_thumbnail_and_the_form_of_the_file() -> None:
+    """Unit by unit, wherever its record stands: as Pillow alone tells."""
+    odd = [Image.new("RGB", (1, 1), (9, 8, 7)), Image.fromarray(PIXELS[1][..., 0]), Image.new("RGB", (40, 3), "red")]
+    encoded = [PNGS[0], *(coded(image) for image in odd), coded(PIXELS[0], "BMP"), PNGS[0]]
+    unit = np.array([3, 0, 5, 1, 4, 2])
+    shuffled = Pool(dataset(encoded), unit, tuple("abcdef"))
+    numbers, content = looks(shuffled)
+    assert numbers.shape == (6, 196)
+    for row, file in enumerate(encoded):
+        image = Image.open(io.BytesIO(file)).convert("RGB")
+        small = np.asarray(image.resize((8, 8), Image.Resampling.BILINEAR)).ravel() / 255
+        gray = np.asarray(image.convert("L"), dtype=np.float64)
+        deviation = np.sqrt(np.mean((gray - gray.mean()) ** 2)) / 255
+        expected = [*small, deviation, np.log(image.width), np.log(image.height), np.log(len(file))]
+        np.testing.assert_allclose(numbers[unit[row]], expected, rtol=1e-12, atol=1e-15)
+    assert content[unit[0]] == content[unit[5]]  # the same file twice
+    assert len(set(content)) == 5  # the same picture in another form of file is told apart
+
+
+def test_the_blind_baseline_sees_brightness_and_nothing_in_a_fair_game() -> None:
+    pixels = np.random.default_rng(1).integers(0, 200, (60, 9, 9, 3), dtype=np.uint8)
+    member = np.random.default_rng(2).permutation(60) < 30
+    aucs = []
+    for planted in (0, 40):
+        scores = Images().blind(
+            pool([coded(one + np.uint8(planted * m)) for one, m in zip(pixels, member, strict=True)]), member
+        )
+        aucs.append((scores[member][:, None] > scores[~member]).mean())
+    assert abs(aucs[0] - 0.5) < 0.25  # three deviations of chance
+    assert aucs[1] > 0.95
 
 
 TRUNCATED = coded(PIXELS[0], "JPEG")[:-200]

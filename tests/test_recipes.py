@@ -42,7 +42,8 @@ def test_a_fine_tune_starts_from_the_weights_it_names(gpt2_folder: Path, tmp_pat
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_survives_the_round_trip(name: str) -> None:
-    made = experiment({"target": {"name": name, "epochs": 7, "batch": 3}})
+    kind = "images" if "image" in RECIPES[name].columns else "texts"
+    made = experiment({"data": {"kind": kind}, "target": {"name": name, "epochs": 7, "batch": 3}})
     assert experiment(mapping(made)) == made
     assert (made.target.epochs, made.target.batch) == (7, 3)
     assert type(made.target) is type(RECIPES[name])

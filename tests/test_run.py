@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,14 +18,16 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModel
-from worlds import contents, image_config, noise, write_images
+from worlds import contents
 
+from hf_mia.attacks.downstream import Downstream
+from hf_mia.attacks.relative import Relative
+from hf_mia.config import override
 from hf_mia.core import Floats, Game, Pool, audit
 from hf_mia.dry import describe
 from hf_mia.estimates import Estimate
 from hf_mia.experiment import experiment
-from hf_mia.folder import write_folder
-from hf_mia.images import Images
+from hf_mia.folder import file_name, write_folder
 from hf_mia.papers import PAPERS
 from hf_mia.played import Played, spread
 from hf_mia.recipes.contrastive import MoCo, SimCLR
@@ -41,11 +43,11 @@ from hf_mia.vision import encoder
 
 N = 32
 AXES = ("distribution", "architecture", "algorithm")
+TINY = {"name": "moco", "width": 4, "size": 8, "epochs": 6, "batch": 16, "queue": 16, "splits": 2}
 CONFIG: dict[str, object] = {
     "data": {"kind": "images", "labels": [4, 5, 6, 7, 8, 9]},
     "split": {"members": N},
-    "target": {"name": "moco", "width": 4, "size": 8, "epochs": 6, "batch": 16, "queue": 16, "splits": 2}
-    | {"checkpoints": [3, 6]},
+    "target": {**TINY, "checkpoints": [3, 6]},
     "attacks": [{"name": "encodermi-v", "classifier": {"epochs": 3}}, "encodermi-t", "encoder-similarity"],
     "sweeps": {
         "n": {"attacks": ["encodermi-t"], "changes": {"signal": {"probe": {"n": 20}}}, "field": "signal.first"}
@@ -90,7 +92,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_every_setting_is_named_by_what_the_attacker_knows(run: Run) -> None:
     found = variants_of(run.prepared)
     assert len(found) == 8
-    assert list(found)[0] == ", ".join(AXES)
+    assert next(iter(found)) == ", ".join(AXES)
     assert list(found)[-1] == "nothing"
     for name, variant in found.items():
         knows = set(name.split(", ")) - {"nothing"}
@@ -115,7 +117,9 @@ def test_the_setting_that_knows_all_is_the_audit_itself(run: Run) -> None:
     for name, report in run.played.reports.items():
         np.testing.assert_array_equal(settings[", ".join(AXES)][name].scores, report.scores)
         same = [(row[name].scores == report.scores).all() for row in settings.values()]
-        assert sum(same) == (1 if name.startswith("encodermi-v") else 8)  # a score that takes no shadow knows no setting
+        assert sum(same) == (
+            1 if name.startswith("encodermi-v") else 8
+        )  # a score that takes no shadow knows no setting
 
 
 def test_the_untrained_control_was_never_trained(run: Run) -> None:
@@ -206,7 +210,9 @@ def test_trials_differ_in_their_seed_and_are_summed_up_as_numpy_does(run: Run) -
     np.testing.assert_array_equal(trials[0].scores, run.played.reports[name].scores)
     target, shadows = run.played.evidence[name]
     for seed, trial in enumerate(trials):
-        attack = replace(PAPERS["encodermi-v"], classifier=replace(PAPERS["encodermi-v"].classifier, epochs=3, seed=seed))
+        attack = replace(
+            PAPERS["encodermi-v"], classifier=replace(PAPERS["encodermi-v"].classifier, epochs=3, seed=seed)
+        )
         np.testing.assert_array_equal(trial.scores, attack.fit(shadows).score(target))
     told = json.loads((run.out / "report.json").read_text())["trials"][name]
     for number in ("accuracy", "recall", "auc"):
@@ -330,3 +336,66 @@ def test_the_same_run_again_trains_and_asks_nothing(run: Run) -> None:
     assert {path: path.stat().st_mtime_ns for path in run.cache.rglob("*") if path.is_file()} == before
     for name, report in run.played.reports.items():
         np.testing.assert_array_equal(again.reports[name].scores, report.scores)
+
+
+def test_a_dry_run_counts_and_trains_nothing(run: Run, tmp_path: Path) -> None:
+    text = describe(run.prepared.experiment, tmp_path / "cache")
+    images = len(run.prepared.corpus.names)
+    assert f"images: {N} members, {N} non-members, {2 * N} attacker's, {images - 4 * N} not in the game" in text
+    assert "models: 11 to have, 11 to train" in text
+    targets, shadows, epochs = (
+        1 + 2 + 2,
+        1 + 2 + 7,
+        2,
+    )  # the end and two epochs of each, two controls, the grid's others
+    queries = (targets + shadows) * 2 * N + epochs * (images - 4 * N)  # each epoch's target is probed on the rest
+    assert f"queries: {queries:,} images" in text
+    assert not (tmp_path / "cache").exists()
+    config, _ = text.split("\nimages: ")
+    assert experiment(yaml.safe_load(config)) == run.prepared.experiment
+    assert "models: 11 to have, 0 to train" in describe(run.prepared.experiment, run.cache)
+
+
+def test_a_dry_run_counts_the_images_of_downstream_classifiers(tmp_path: Path) -> None:
+    made = experiment({"data": {"kind": "images"}, "split": {"members": 16}, "target": {**TINY, "checkpoints": []},
+                       "attacks": ["downstream-confidence"], "controls": []})  # fmt: skip
+    rest = 1797 - 4 * 16
+    assert f"queries: {2 * 32 + 2 * rest:,} images" in describe(made, tmp_path / "cache")
+
+
+def test_a_seed_is_moved_wherever_a_classifier_stands() -> None:
+    for name, attack in PAPERS.items():
+        moved, inner, own = reseeded(attack, 3), reseeded(attack, 3), attack
+        while isinstance(own, (Relative, Downstream)):
+            assert type(inner) is type(own)
+            inner, own = inner.attack, own.attack
+        seed = getattr(getattr(own, "classifier", None), "seed", None)
+        assert (moved != attack) == (seed is not None), name
+        if seed is not None:
+            assert replace(inner, classifier=replace(inner.classifier, seed=seed)) == own  # and nothing else is
+            assert inner.classifier.seed == seed + 3
+            assert reseeded(reseeded(attack, 1), 2) == moved
+
+
+def test_tables_and_attacks_have_any_name_and_values_may_stand_twice(run: Run) -> None:
+    scale, jitter = (
+        {"scale": [0.25, 1.0], "ratio": [0.75, 1.25], "flip": 0.25},
+        {"jitter": [0.375, 0.375, 0.375, 0.125]},
+    )
+    long = {"name": "encodermi-t", "signal": {"probe": {"augmentation": {**scale, **jitter, "gray": 0.125}}}}
+    sweep = {"attacks": ["encodermi-t"], "field": "signal.first", "values": [2, 2]}
+    given = {**CONFIG, "target": TINY, "attacks": [long], "sweeps": {"a/b": sweep}, "controls": [], "trials": 1}
+    made = experiment(override(given, ["grid=null"]))
+    played = play(setting(made), run.cache)
+    one, again = played.sweeps["a/b"]["encodermi-t"]
+    np.testing.assert_array_equal(one.scores, again.scores)
+    out = run.out.parent / "long"
+    write_folder(out, made, played)
+    assert (out / "figures" / "sweep-a-b.png").exists()
+    (name,) = played.reports
+    assert len(name) > 200
+    (folder,) = (out / "evidence").iterdir()
+    assert folder.name == file_name(name)
+    assert {path.name for path in folder.iterdir()} == {"target.parquet", "shadow-001.parquet"}
+    assert file_name("auditmi (signal.top=5)") == "auditmi (signal.top=5)"
+    assert file_name(name + "x") != file_name(name)

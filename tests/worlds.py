@@ -15,21 +15,31 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from datasets import Dataset
 from PIL import Image
+from transformers.utils import ModelOutput
 
+from hf_mia.augmentation import Augmentation
+from hf_mia.backbones import Encoder
 from hf_mia.core import Answers, Game, Model, Pool, Probe, Ragged
+from hf_mia.downstream import classifying
 from hf_mia.experiment import experiment
 from hf_mia.games import games
+from hf_mia.keys import content_key
 from hf_mia.plan import Experiment
+from hf_mia.recipes.contrastive import pixels
 from hf_mia.recipes.language import Recurrent
 from hf_mia.recipes.vocabulary import word_tokenizer
 from hf_mia.runner import Runner
 from hf_mia.setting import Setting, setting
 from hf_mia.shadows import Job
+from hf_mia.units import of_units
+from hf_mia.vision import ImageCollate
 
 OVERFITTED = 4 * 16
 UNTRAINED = 4 * 60
+OUTSIDE = 130  # labelled images that are not in the game: a downstream classifier takes 120
 WORDS = [f"w{i:03d}" for i in range(205)]  # a few more than the vocabulary holds: <unk> is in play
 
 
@@ -90,10 +100,10 @@ def config(path: Path, users: int, epochs: int, shadows: int = 3) -> dict[str, o
     }
 
 
-def noise(count: int, seed: int, size: int = 8) -> list[bytes]:
-    """PNGs of gray noise: no image says anything about another."""
-    drawn = np.random.default_rng(seed).integers(0, 256, (count, size, size), dtype=np.uint8)
-    return [png(pixels) for pixels in drawn]
+def noise(count: int, seed: int) -> list[bytes]:
+    """PNGs of gray noise, four blocks a side of 2x2 pixels: no image says anything about another."""
+    drawn = np.random.default_rng(seed).integers(0, 256, (count, 4, 4), dtype=np.uint8)
+    return [png(np.kron(blocks, np.ones((2, 2), dtype=np.uint8))) for blocks in drawn]
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -110,10 +120,13 @@ def write_images(path: Path, encoded: Sequence[bytes], **columns: Sequence[objec
 
 
 def image_config(path: Path, images: int, epochs: int) -> dict[str, object]:
-    """A config as YAML would hold it: 4N images, one shadow, and an encoder of 145,000 parameters."""
+    """A config as YAML would hold it: 4N images, one shadow, and an encoder of 145,000 parameters.
+
+    Its views are milder than those that an attack draws, so that it learns them in a thousand epochs, one batch each.
+    """
     target = {"name": "simclr", "architecture": "vgg11", "width": 8, "size": 8, "epochs": epochs, "batch": 16}
     target |= {"temperature": 0.1, "splits": 1}
-    target["augmentation"] = {"scale": [0.35, 1.0], "jitter": [0.2, 0.2, 0.0, 0.0], "gray": 0.0}
+    target["augmentation"] = {"scale": [0.35, 1.0], "jitter": [0.4, 0.4, 0.0, 0.0], "gray": 0.0}
     return {"data": {"kind": "images", "path": str(path)}, "split": {"members": images // 4}, "target": target}
 
 
@@ -121,8 +134,57 @@ def world(folder: Path, users: int, epochs: int, shadows: int = 3) -> World:
     return made(folder, config(write(folder / "texts.parquet", users), users, epochs, shadows))
 
 
-def image_world(folder: Path, images: int, epochs: int) -> World:
-    return made(folder, image_config(write_images(folder / "images.parquet", noise(images, 2)), images, epochs))
+def image_world(folder: Path, images: int, epochs: int, **changes: object) -> World:
+    """4N images in the game, and some outside of it, whose two labels say nothing about them."""
+    every = images + OUTSIDE
+    path = write_images(folder / "images.parquet", noise(every, 2), label=[i % 2 for i in range(every)])
+    given = image_config(path, images, epochs)
+    return made(folder, {**given, "target": {**given["target"], **changes}})  # type: ignore[dict-item]
+
+
+class Memory(torch.nn.Module):
+    """An encoder made by hand: it answers the louder, the more a view is like one that it has `seen`, (n, 3 * 8 * 8).
+
+    What two trained encoders never have, all of them have: the same axes, on which their maps (rows, 6, 2, 2) stand.
+    """
+
+    def __init__(self, seen: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("seen", seen)
+        self.register_buffer("filters", torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, pixel_values: torch.Tensor) -> ModelOutput:
+        alike = (directions(pixel_values) @ self.seen.T).amax(1).clamp_min(0)
+        maps = torch.nn.functional.conv2d(pixel_values, self.filters, stride=4).abs()
+        maps = maps * (1 + 40 * alike**16)[:, None, None, None]
+        return ModelOutput(last_hidden_state=maps, pooler_output=maps.mean((2, 3)))
+
+
+def directions(images: torch.Tensor) -> torch.Tensor:
+    """Images (rows, 3, 8, 8) as rows of mean 0 and length 1."""
+    flat = images.flatten(1)
+    return torch.nn.functional.normalize(flat - flat.mean(1, keepdim=True))
+
+
+def memorisers(like: World) -> World:
+    """The same game among encoders that are made by hand and know each member by 200 views, and its plain image."""
+
+    def remembering(given: Game) -> Game:
+        records = of_units(given.pool, np.flatnonzero(given.member)).records
+        images = (pixels(records, 8) / 255).repeat(200, 1, 1, 1)
+        numbers = torch.rand(len(images), Augmentation.numbers, generator=torch.Generator().manual_seed(1))
+        seen = directions(torch.cat([images[: len(records)], Augmentation()(images, numbers)]))
+        module = Encoder(Memory(seen), [1.0] * 3, [0.0] * 3, [0, 1, 2], "pooler_output")
+        key = content_key(contents(records))
+        return replace(given, model=Model(given.model.name, key, ImageCollate(8), lambda: module))
+
+    return replace(like, target=remembering(like.target), shadows=[remembering(shadow) for shadow in like.shadows])
+
+
+def classifiers(like: World) -> World:
+    """The same game among downstream classifiers, each built on one of the encoders."""
+    target, *shadows = classifying([like.target, *like.shadows], like.setting.rest(), like.ask)
+    return replace(like, target=target, shadows=shadows)
 
 
 def made(folder: Path, given: dict[str, object]) -> World:
@@ -134,7 +196,6 @@ def made(folder: Path, given: dict[str, object]) -> World:
 
 def tiny_gpt2(folder: Path, **changes: object) -> Path:
     """A GPT-2 of one layer and 16 channels whose logits spread over some nats, beside a word tokenizer."""
-    import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
     tokenizer = word_tokenizer((text for user in texts(20, 5, 1) for text in user), 150)

@@ -66,7 +66,7 @@ class Recipe(ABC):
         """The model that `train` saved."""
 
     def kept(self) -> tuple[int, ...]:
-        """The epochs after which a model is kept, ascending; where there are any, the last epoch is one of them."""
+        """The epochs after which a model is kept too, ascending."""
         return ()
 
     def after(self, folder: Path, epoch: int) -> Path:

@@ -17,8 +17,9 @@ VGG11 = (1, -1, 2, -1, 4, 4, -1, 8, 8, -1, 8, 8, -1)  # widths of the convolutio
 class SplitBatchNorm(nn.BatchNorm2d):
     """Batch normalisation over each of `splits` parts of the batch by itself, as on so many devices.
 
-    Without it the query can find its key by the statistics that both share (He et al. 2020, shuffling BN). In
-    evaluation, and where the batch cannot be cut evenly, it is plain batch normalisation.
+    He et al. 2020 also shuffle the keys over the devices, so that a query and its key share no statistics; here part i
+    of the queries and part i of the keys are the same images. In evaluation, and where the batch cannot be cut evenly,
+    it is plain batch normalisation.
     """
 
     def __init__(self, features: int, splits: int) -> None:

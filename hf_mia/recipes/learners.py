@@ -20,7 +20,7 @@ class Projected(nn.Module):
         self.head = head
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return normalize(self.head(self.encoder(images).pooler_output), dim=1)
+        return normalize(self.head(self.encoder(images).pooler_output).float(), dim=1)
 
 
 class MoCoLearner(nn.Module):
@@ -48,9 +48,10 @@ class MoCoLearner(nn.Module):
                 own.lerp_(other, 1 - self.momentum)
             keys = self.keys(second)
         queries = self.queries(first)
-        logits = torch.cat([torch.linalg.vecdot(queries, keys)[:, None], queries @ self.queue.clone().T], dim=1)
-        loss = cross_entropy(logits.float() / self.temperature, logits.new_zeros(len(logits), dtype=torch.long))
-        self.queue.copy_(torch.cat([self.queue[len(keys) :], keys[-len(self.queue) :].to(self.queue.dtype)]))
+        with torch.autocast(queries.device.type, enabled=False):  # at T = .1 half precision is too coarse
+            logits = torch.cat([torch.linalg.vecdot(queries, keys)[:, None], queries @ self.queue.clone().T], dim=1)
+            loss = cross_entropy(logits / self.temperature, logits.new_zeros(len(logits), dtype=torch.long))
+        self.queue.copy_(torch.cat([self.queue[len(keys) :], keys[-len(self.queue) :]]))
         return loss
 
 
@@ -65,8 +66,9 @@ class SimCLRLearner(nn.Module):
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """NT-Xent, the mean over both directions: the views (rows, 3, H, W) are of the same images."""
-        features = self.queries(torch.cat([first, second])).float()
-        logits = features @ features.T / self.temperature
+        features = self.queries(torch.cat([first, second]))
+        with torch.autocast(features.device.type, enabled=False):
+            logits = features @ features.T / self.temperature
         logits.fill_diagonal_(-torch.inf)
         rows = len(first)
         other = torch.arange(2 * rows, device=first.device).roll(rows)
