@@ -68,8 +68,9 @@ class Data(ABC):
         """What to show of a target's answers to a probe, the headline attack's."""
 
     @abstractmethod
-    def check(self, target: Pool, attackers: Pool) -> None:
-        """Raise ValueError where a record cannot be used, or where the two sides share some."""
+    def check(self, target: Pool, attackers: Pool, rest: Pool) -> None:
+        """Raise ValueError where a record cannot be used, of the `rest` those that `utility` takes, or where the two
+        sides share some."""
 
     def utility(self, model: Model, pool: Pool, ask: Ask) -> float | None:
         """How good the model is at what it is for, judged on units outside of the game; None where unknown."""

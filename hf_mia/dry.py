@@ -12,7 +12,7 @@ import yaml
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.core import Attack, Model
 from hf_mia.experiment import mapping
-from hf_mia.knn import labelled
+from hf_mia.knn import judged
 from hf_mia.plan import Checkpoint, Experiment
 from hf_mia.run import variants_of
 from hf_mia.setting import Setting, jobs, setting
@@ -59,9 +59,9 @@ def _queries(prepared: Setting, variants: Sequence[Setting]) -> int:
         len(one.shadow_pool().records) + compared if count else 0 for one, count in zip(shadows, counts, strict=True)
     ]
     queries = targets * candidates + sum(count * records for count, records in zip(counts, own, strict=True))
-    classified = targets + sum(counts) if any(isinstance(a, Downstream) for a in _named(experiment)) else kept
-    outside = labelled(prepared.rest()) if classified else None  # which a probe of utility, or a classifier, is made of
-    return queries + (classified * len(outside[0]) if outside else 0)
+    classified = any(isinstance(attack, Downstream) for attack in _named(experiment))
+    probed = targets + sum(counts) if classified else 1 + kept  # a classifier each, or the target's utility alone
+    return queries + probed * len(judged(prepared.rest()))
 
 
 def _seconds_a_query(prepared: Setting, made: Sequence[Job]) -> float:

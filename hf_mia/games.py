@@ -23,7 +23,8 @@ class Trained:
     def games(self, epoch: int | None = None) -> tuple[Game, list[Game]]:
         """The target's game and the shadows', as after an `epoch` where a recipe has kept it, else as in the end."""
         setting, target = self.setting, self.setting.experiment.target
-        models = {job.name: self._model(i, epoch) for i, job in enumerate(self.jobs)}
+        controls = setting.experiment.controls
+        models = {job.name: self._model(i, epoch) for i, job in enumerate(self.jobs) if job.name not in controls}
         name, candidates = "target", setting.candidates()
         if isinstance(target, Checkpoint):
             models["target"] = setting.experiment.data.model(target.model, target.revision)

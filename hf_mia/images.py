@@ -76,7 +76,12 @@ class Images(Data):
 
         return isinstance(probe, (Drawn, Plain))
 
-    def check(self, target: Pool, attackers: Pool) -> None:
+    def check(self, target: Pool, attackers: Pool, rest: Pool) -> None:
+        from hf_mia.knn import judged
+
+        rows = judged(rest)
+        names = tuple(rest.names[unit] for unit in rest.unit[rows])
+        pixel_digests(Pool(rest.records.select(rows), np.arange(len(rows)), names))
         if shared := overlap(target, attackers):
             raise ValueError(
                 f"{shared} images of the target's members and non-members are among the attacker's: a shadow must not "

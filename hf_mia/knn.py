@@ -16,16 +16,20 @@ FITTED, TESTED = 2000, 1000  # images at most
 NEIGHBOURS = 20
 
 
-def labelled(pool: Pool) -> tuple[Dataset, Integers] | None:
-    """Up to 3,000 labelled images of a pool and their classes (images,): the same ones whoever asks.
+def judged(pool: Pool) -> Integers:
+    """The rows of up to 3,000 labelled images of a pool, the same ones whoever asks.
 
-    None where the pool has no labels, or fewer than 120 labelled images.
+    None of them where the pool has no labels, or fewer than 120 labelled images.
     """
-    if "label" not in pool.records.column_names:
-        return None
-    labels: Integers = np.array(pool.records["label"], dtype=np.int64)
+    labels = np.array(pool.records["label"] if "label" in pool.records.column_names else [], dtype=np.int64)
     rows = np.random.default_rng(0).permutation(np.flatnonzero(labels >= 0))[: FITTED + TESTED]
-    return None if len(rows) < 6 * NEIGHBOURS else (pool.records.select(rows), labels[rows])
+    return rows if len(rows) >= 6 * NEIGHBOURS else rows[:0]
+
+
+def labelled(pool: Pool) -> tuple[Dataset, Integers] | None:
+    """The `judged` images of a pool and their classes (images,); None where there are none."""
+    records = pool.records.select(judged(pool))
+    return (records, np.array(records["label"], dtype=np.int64)) if len(records) else None
 
 
 def knn_accuracy(model: Model, pool: Pool, ask: Ask) -> float | None:

@@ -79,7 +79,7 @@ def setting(experiment: Experiment, corpus: Pool | None = None) -> Setting:
             )
         split = replace(halves(split.members, split.nonmembers, others, shadows.count, users.seed), rest=split.rest)
     made = Setting(experiment, corpus, foreign, split)
-    experiment.data.check(made.candidates(), made.shadow_pool())
+    experiment.data.check(made.candidates(), made.shadow_pool(), made.rest())
     return made
 
 

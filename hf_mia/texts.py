@@ -72,7 +72,7 @@ class Texts(Data):
         units = np.split(order, np.cumsum(np.bincount(pool.unit))[:-1])
         return blind_scores((pool.records.select(rows)["text"] for rows in units), member)
 
-    def check(self, target: Pool, attackers: Pool) -> None:
+    def check(self, target: Pool, attackers: Pool, rest: Pool) -> None:
         """Nothing to do: empty texts are left out when they are loaded, and two users may write the same text."""
 
     def portrait(self, target: Game, ask: Ask, probe: Probe) -> Portrait:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +174,7 @@ def test_the_list_names_what_a_config_can_name() -> None:
 def test_a_demo_says_what_it_can_audit(what: tuple[str, ...]) -> None:
     done = call("demo", *what, "--help")
     assert done.exit_code == 0
-    assert "[text|encoder]" in done.stdout or "{text|encoder}" in done.stdout.lower()
+    assert "text|encoder" in done.stdout
     assert "an encoder of images" in " ".join(done.stdout.split())
 
 
@@ -187,8 +188,11 @@ def test_a_demo_of_something_else_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("demo", DEMOS)
 def test_a_demo_is_an_experiment_that_a_config_can_hold(demo: str) -> None:
+    """All but the attacks' names, which a config makes of what was changed."""
     made = DEMOS[demo]
-    assert experiment(yaml.safe_load(yaml.safe_dump(mapping(made)))) == made
+    again = experiment(yaml.safe_load(yaml.safe_dump(mapping(made))))
+    assert list(again.attacks.values()) == list(made.attacks.values())
+    assert replace(again, attacks=made.attacks) == made
 
 
 def test_ctrl_c_keeps_what_is_done_and_the_rerun_goes_on(config: Path, tmp_path: Path) -> None:

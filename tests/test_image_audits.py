@@ -108,6 +108,19 @@ def test_a_truncated_image_in_the_game_is_named(tmp_path: Path) -> None:
     refused(lonely, tmp_path / "cache", r"1 of 40 images cannot be opened, such as 000013 \(")
 
 
+def test_so_is_one_by_which_the_encoder_will_be_judged(tmp_path: Path) -> None:
+    """Not in the game, but among the labelled images that the target's features are tried on in the end."""
+    every = noise(170, seed=5)
+    broken = [content[:-30] for content in every]
+    given = config(tmp_path, every)
+    game = setting(experiment(given))
+    outside = {int(name) for name in game.rest().names}
+    assert len(outside) == 130
+    half = [broken[i] if i in outside else content for i, content in enumerate(every)]
+    refused(config(tmp_path, half), tmp_path / "cache", r"130 of 130 images cannot be opened, such as \d{6} \(")
+    setting(experiment(override(config(tmp_path, half), ["data.label=null"])))  # without labels no one looks at them
+
+
 def test_a_set_without_images_is_refused(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

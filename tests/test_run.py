@@ -281,6 +281,7 @@ def test_report_json_holds_all(run: Run) -> None:
     assert told["images"] == {"members": N, "non_members": N, "attacker": 2 * N, "shadows": 1}
     assert told["data"]["images_asked"] == 2 * N
     assert told["control"]["report"]["name"] == "blind (no model)"
+    assert told["knn_accuracy"] == told["scenes"]["early stopping"]["utility"]["6"]
     assert told["headline"] == "encodermi-v (classifier.epochs=3)"
     assert set(told["mean_view_similarity"]) == {"members", "non-members"}
     cosines = run.played.reports["encodermi-t"]
@@ -299,19 +300,24 @@ def test_the_figures_are_there(run: Run) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100])
-def test_the_printed_tables_cut_no_number(run: Run, width: int) -> None:
+@pytest.mark.parametrize("blind", ["as it is", "knows all", "errs always"])
+def test_the_printed_tables_cut_no_number(run: Run, width: int, blind: str) -> None:
+    """The widest numbers are those of an attack that the blind control beats: both ends below 0."""
+    control, member = run.played.control, run.played.control.member.astype(np.float64)
+    scores = {"as it is": control.scores, "knows all": member, "errs always": -member}[blind]
+    played = replace(run.played, control=replace(control, scores=scores))
     file = io.StringIO()
-    print_played(run.played, Console(file=file, width=width, highlight=False))
+    print_played(played, Console(file=file, width=width, highlight=False))
     text = file.getvalue()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
     words = Counter(text.split())
-    above = [run.played.above_control(report) for report in run.played.reports.values()]
-    tables = [*run.played.reports.values(), run.played.control]
-    tables += [report for rows in run.played.sweeps.values() for row in rows.values() for report in row]
+    above = [played.above_control(report) for report in played.reports.values()]
+    tables = [*played.reports.values(), played.control]
+    tables += [report for rows in played.sweeps.values() for row in rows.values() for report in row]
     expected = Counter(word for report in tables for e in report.summary().values() for word in shown(e))
     expected += Counter(word for estimate in above for word in shown(estimate))
-    for scene in run.played.scenes.values():
+    for scene in played.scenes.values():
         for rows in scene.reports.values():
             for report in rows.values():
                 expected += Counter([*shown(report.auc), shown(report.accuracy)[0]])
@@ -348,7 +354,7 @@ def test_a_dry_run_counts_and_trains_nothing(run: Run, tmp_path: Path) -> None:
         1 + 2 + 7,
         2,
     )  # the end and two epochs of each, two controls, the grid's others
-    queries = (targets + shadows) * 2 * N + epochs * (images - 4 * N)  # each epoch's target is probed on the rest
+    queries = (targets + shadows) * 2 * N + (1 + epochs) * (images - 4 * N)  # the target is probed on the rest
     assert f"queries: {queries:,} images" in text
     assert not (tmp_path / "cache").exists()
     config, _ = text.split("\nimages: ")
@@ -378,11 +384,8 @@ def test_a_seed_is_moved_wherever_a_classifier_stands() -> None:
 
 
 def test_tables_and_attacks_have_any_name_and_values_may_stand_twice(run: Run) -> None:
-    scale, jitter = (
-        {"scale": [0.25, 1.0], "ratio": [0.75, 1.25], "flip": 0.25},
-        {"jitter": [0.375, 0.375, 0.375, 0.125]},
-    )
-    long = {"name": "encodermi-t", "signal": {"probe": {"augmentation": {**scale, **jitter, "gray": 0.125}}}}
+    views = {"scale": [0.25, 1.0], "ratio": [0.75, 1.25], "flip": 0.25, "jitter": [0.375, 0.375, 0.375, 0.125]}
+    long = {"name": "encodermi-t", "signal": {"probe": {"augmentation": {**views, "gray": 0.125}}}}
     sweep = {"attacks": ["encodermi-t"], "field": "signal.first", "values": [2, 2]}
     given = {**CONFIG, "target": TINY, "attacks": [long], "sweeps": {"a/b": sweep}, "controls": [], "trials": 1}
     made = experiment(override(given, ["grid=null"]))
