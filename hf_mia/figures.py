@@ -26,6 +26,11 @@ _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1, 1.5, 1)), (0, (9, 1.5))
 _GREY = "#767676"
 
 
+def _dashes(i: int) -> str | tuple[int, tuple[float, ...]]:
+    """The dashes of the i-th line: where colours begin anew, they go with other dashes."""
+    return _DASHES[(i + i // len(_COLOURS)) % len(_DASHES)]
+
+
 def _canvas(xlabel: str, ylabel: str, width: float = 4.8, height: float = 3.6) -> tuple[Figure, Axes]:
     """An empty figure, in inches, with one pair of axes in the house style."""
     from matplotlib.figure import Figure
@@ -69,7 +74,7 @@ def roc_figure(reports: Sequence[Report]) -> Figure:
             np.maximum(tpr, floor),
             drawstyle="steps-post",
             color=_COLOURS[i % len(_COLOURS)],
-            linestyle=_DASHES[i % len(_DASHES)],
+            linestyle=_dashes(i),
             linewidth=1.6,
             label=f"{report.name}: AUC {report.auc}",
         )
@@ -157,7 +162,7 @@ def curve_figure(
         value, low, high = np.array(rows, dtype=np.float64).reshape(-1, 3).T  # None is a gap here
         colour = _COLOURS[i % len(_COLOURS)]
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-        dashes = _DASHES[i % len(_DASHES)]
+        dashes = _dashes(i)
         axes.plot(x, value, color=colour, linestyle=dashes, marker="o", markersize=3.5, linewidth=1.5, label=name)
     if logx:
         axes.set_xscale("log")
