@@ -6,6 +6,7 @@ from hf_mia.attacks.networks import MLP, DeepSets
 from hf_mia.attacks.shadow import ShadowClassifier
 from hf_mia.attacks.threshold import Threshold
 from hf_mia.augmentation import Augmentation
+from hf_mia.experiment import label
 from hf_mia.images import Images
 from hf_mia.papers import PAPERS
 from hf_mia.plan import Experiment, Shadows, Users
@@ -23,6 +24,13 @@ NEXT_WORD = Experiment(
 )
 
 VIEWS = Views(n=30)
+RIVALS = {
+    "encodermi-v": ShadowClassifier(ViewSimilarity(probe=VIEWS), MLP()),
+    "encodermi-s": ShadowClassifier(ViewSimilarity(first=10, probe=VIEWS), DeepSets()),
+    "encodermi-t": Threshold(MeanSimilarity(probe=VIEWS)),
+    "encoder-feature": PAPERS["encoder-feature"],
+    "encoder-similarity": PAPERS["encoder-similarity"],
+}
 
 ENCODER = Experiment(
     data=Images(),
@@ -38,13 +46,7 @@ ENCODER = Experiment(
         augmentation=Augmentation(scale=(0.35, 1.0), jitter=(0.2, 0.2, 0.0, 0.0), gray=0.0),
     ),
     shadows=Shadows(count=1),
-    attacks={
-        "encodermi-v": ShadowClassifier(ViewSimilarity(probe=VIEWS), MLP()),
-        "encodermi-s": ShadowClassifier(ViewSimilarity(first=10, probe=VIEWS), DeepSets()),
-        "encodermi-t": Threshold(MeanSimilarity(probe=VIEWS)),
-        "encoder-feature": PAPERS["encoder-feature"],
-        "encoder-similarity": PAPERS["encoder-similarity"],
-    },
+    attacks={label(name, attack): attack for name, attack in RIVALS.items()},
     controls=Images.controls,
     trials=3,
 )

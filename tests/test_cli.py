@@ -208,3 +208,13 @@ def test_ctrl_c_keeps_what_is_done_and_the_rerun_goes_on(config: Path, tmp_path:
     assert "run the same command to go on" in errors
     assert "Traceback" not in errors
     assert list(cache.glob("models/*.unfinished/checkpoint.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["text", "encoder"])
+def test_what_a_demo_writes_as_its_config_is_the_demo(name: str) -> None:
+    from hf_mia.demo import DEMOS
+    from hf_mia.experiment import mapping
+
+    again = experiment(yaml.safe_load(yaml.safe_dump(mapping(DEMOS[name]))))
+    assert again == DEMOS[name]
+    assert list(again.attacks) == list(DEMOS[name].attacks)

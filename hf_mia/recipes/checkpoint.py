@@ -1,4 +1,4 @@
-"""The state of an unfinished training in one safetensors file, put in place whole, so that a kill loses one epoch."""
+"""The state of an unfinished training in one safetensors file, put in place whole: what a kill loses is what came after it."""
 
 from __future__ import annotations
 

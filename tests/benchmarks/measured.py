@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -26,3 +32,23 @@ def verdict(name: str, ratio: float, bar: float, at_least: bool = False) -> int:
     """Print `NAME: RATIO (bar BAR)`; 1, the exit status, where the ratio falls short of the bar."""
     print(f"{name}: {ratio:.3g} (bar {bar:g})")
     return int(ratio < bar if at_least else ratio > bar)
+
+
+def memory(name: str, what: str, few: int, many: int, bar: float, ask: Callable[[int, Path], None]) -> int:
+    """The verdict on the peak memory of `ask` about `many` over `few`, each in a process that starts without the rest.
+
+    A program calls this in its `main`: started with a number as its argument, it asks about so many and says its peak.
+    """
+    if len(sys.argv) > 1:
+        with tempfile.TemporaryDirectory() as folder:
+            ask(int(sys.argv[1]), Path(folder))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return 0
+    peaks = []
+    for count in (few, many):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+        command = [sys.executable, sys.argv[0], str(count)]
+        answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        peaks.append(int(answer.stdout.split()[-1]))
+        print(f"{count:,} {what}: {peaks[-1] / 1024:,.0f} MiB")
+    return verdict(name, peaks[1] / peaks[0], bar)

@@ -6,11 +6,7 @@ Each side is a process of its own, of which the system tells the peak. Both are 
 
 from __future__ import annotations
 
-import os
-import resource
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from datasets import Dataset
-from measured import verdict
+from measured import memory
 from torch import nn
 
 from hf_mia.collate import Batch, Collate, Item
@@ -42,22 +38,14 @@ class Rows(Collate):
         return {"pixels": pixels.reshape(-1, 3, SIDE, SIDE), "seed": pixels[:, :8].contiguous().view(torch.int64)[:, 0]}
 
 
-def peak(count: int) -> int:
-    """Peak memory in KiB, in a process of its own, which starts without what this one holds."""
-    command = [sys.executable, __file__, str(count)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-    answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    return int(answer.stdout.split()[-1])
-
-
 def images(count: int) -> Iterator[dict[str, bytes]]:
     rng = np.random.default_rng(0)
     for _ in range(count):
         yield {"pixels": rng.bytes(3 * SIDE * SIDE)}
 
 
-def ask(count: int, folder: Path) -> int:
-    """Ask, read, and say this process's peak."""
+def ask(count: int, folder: Path) -> None:
+    """Ask and read."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     records = Dataset.from_generator(images, gen_kwargs={"count": count}, cache_dir=str(folder / "datasets"))
@@ -67,17 +55,10 @@ def ask(count: int, folder: Path) -> int:
     features = signal.read(answers, pool)
     assert features.shape == (count, 45)
     assert np.isfinite(features).all()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> int:
-    if len(sys.argv) > 1:
-        with tempfile.TemporaryDirectory() as folder:
-            print(ask(int(sys.argv[1]), Path(folder)))
-        return 0
-    few, many = peak(FEW), peak(MANY)
-    print(f"{FEW:,} images: {few / 1024:,.0f} MiB, {MANY:,} images: {many / 1024:,.0f} MiB")
-    return verdict("memory_images", many / few, BAR)
+    return memory("memory_images", "images", FEW, MANY, BAR, ask)
 
 
 if __name__ == "__main__":

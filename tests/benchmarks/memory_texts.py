@@ -7,25 +7,13 @@ files count there, so the texts are short: 10 words.
 
 from __future__ import annotations
 
-import os
-import resource
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
-from measured import verdict
+from measured import memory
 
 FEW, MANY, USERS, WORDS, BAR = 10_000, 100_000, 100, 300, 1.10
-
-
-def peak(count: int) -> int:
-    """Peak memory in KiB, in a process of its own, which starts without what this one holds."""
-    command = [sys.executable, __file__, str(count)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-    answer = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    return int(answer.stdout.split()[-1])
 
 
 def write(path: Path, count: int) -> None:
@@ -40,8 +28,8 @@ def write(path: Path, count: int) -> None:
             writer.write_table(pa.table({"text": [" ".join(f"w{word}" for word in text) for text in words]}))
 
 
-def ask(count: int, folder: Path) -> int:
-    """Ask, read, and say this process's peak."""
+def ask(count: int, folder: Path) -> None:
+    """Ask and read."""
     import torch
     from datasets import load_dataset
 
@@ -64,17 +52,10 @@ def ask(count: int, folder: Path) -> int:
     features = signal.read(answers, pool)
     assert features.shape == (USERS, signal.bins)
     assert np.isfinite(features).all()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> int:
-    if len(sys.argv) > 1:
-        with tempfile.TemporaryDirectory() as folder:
-            print(ask(int(sys.argv[1]), Path(folder)))
-        return 0
-    few, many = peak(FEW), peak(MANY)
-    print(f"{FEW:,} texts: {few / 1024:,.0f} MiB, {MANY:,} texts: {many / 1024:,.0f} MiB")
-    return verdict("memory_texts", many / few, BAR)
+    return memory("memory_texts", "texts", FEW, MANY, BAR, ask)
 
 
 if __name__ == "__main__":
