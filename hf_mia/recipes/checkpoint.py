@@ -1,4 +1,4 @@
-"""The state of an unfinished training in one safetensors file, put in place whole: what a kill loses is what came after it."""
+"""The state of an unfinished training in one safetensors file, put in place whole; a kill loses what came after it."""
 
 from __future__ import annotations
 
