@@ -29,7 +29,7 @@ def load(path: str, name: str | None = None, revision: str | None = None, split:
         cause = error.__cause__ or error
         coded = any(isinstance(e, UnicodeDecodeError) for e in (error, cause)) or "UTF" in str(cause).upper()
         hint = f" {ENCODING}" if coded else ""
-        raise ValueError(f"data.path = {path!r} could not be loaded: {str(cause).rstrip(".")}.{hint}") from error
+        raise ValueError(f"data.path = {path!r} could not be loaded: {str(cause).rstrip('.')}.{hint}") from error
 
 
 def check_column(field: str, column: str, records: Dataset) -> None:
