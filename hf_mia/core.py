@@ -30,11 +30,13 @@ Booleans = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Records (n rows), and the unit (example, user, speaker, client) of each: `unit` (n,) indexes `names`."""
+    """Records (n rows), the unit (example, user, speaker, client) of each: `unit` (n,) indexes `names`, and `group`
+    (units,), where units fall into groups, such as images into classes."""
 
     records: Dataset
     unit: Integers
     names: tuple[str, ...]
+    group: Integers | None = None
 
     def __post_init__(self) -> None:
         if self.unit.shape != (len(self.records),) or not np.isin(self.unit, np.arange(len(self.names))).all():
@@ -81,6 +83,7 @@ class Ragged:
 
 
 Answers = Mapping[str, Ragged]  # one chunk of records: the answers' names and, per record, their numbers
+Ask = Callable[["Model", "Probe", "Dataset"], Iterable[Answers]]
 
 
 class Probe(ABC):
@@ -115,8 +118,7 @@ class Signal(ABC):
 
         count = np.bincount(pool.unit, weights=keep, minlength=len(pool.names)).astype(np.float64)[:, None]
         total, start = np.zeros((len(pool.names), 0)), 0
-        for chunk in answers:
-            rows = self.measure(chunk)
+        for rows in map(self.measure, answers):
             here, start = slice(start, start + len(rows)), start + len(rows)
             weight = np.ones(len(rows)) if keep is None else keep[here].astype(np.float64)
             units, place = np.unique(pool.unit[here], return_inverse=True)
@@ -128,13 +130,14 @@ class Signal(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """All that an attack sees: features (units, f), member (units,) as 1, 0 or NaN for unknown, the units' names, and,
-    where it compares, `references`: what other shadows say of these units."""
+    """All that an attack sees: features (units, f), member (units,) as 1, 0 or NaN for unknown, the units' names and
+    groups, if any, and, where it compares, `references`: what other shadows say of these units."""
 
     features: Floats
     member: Floats
     names: tuple[str, ...]
     references: tuple[Evidence, ...] = ()
+    group: Integers | None = None
 
     def __post_init__(self) -> None:
         if silent := [self.names[i] for i in np.flatnonzero(~np.isfinite(self.features).all(axis=1))]:
@@ -161,13 +164,10 @@ class Attack(ABC):
         """What is learnt from games whose membership is known."""
 
 
-Ask = Callable[[Model, Probe, "Dataset"], Iterable[Answers]]
-
-
 def read(signal: Signal, game: Game, ask: Ask) -> Evidence:
     """What a signal reads off a game's answers, beside as much of its membership as the attacker knows."""
     features = signal.read(ask(game.model, signal.probe, game.pool.records), game.pool)
-    return Evidence(features, game.member if game.known else np.full(len(game.member), np.nan), game.pool.names)
+    return Evidence(features, np.where(game.known, game.member, np.nan), game.pool.names, group=game.pool.group)
 
 
 def gather(attack: Attack, target: Game, shadows: Sequence[Game], ask: Ask) -> tuple[Evidence, list[Evidence]]:

@@ -22,7 +22,8 @@ def of_units(corpus: Pool, units: Integers, rows: Booleans | None = None) -> Poo
     chosen = np.flatnonzero(wanted if rows is None else wanted & rows)
     order = np.sort(units)
     unit = np.searchsorted(order, corpus.unit[chosen])
-    return Pool(corpus.records.select(chosen), unit, tuple(corpus.names[i] for i in order))
+    group = None if corpus.group is None else corpus.group[order]
+    return Pool(corpus.records.select(chosen), unit, tuple(corpus.names[i] for i in order), group)
 
 
 def shuffled_share(corpus: Pool, share: float, seed: int) -> Booleans:

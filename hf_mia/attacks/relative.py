@@ -54,7 +54,8 @@ def _known(shadow: Evidence) -> Evidence:
     """A shadow's evidence relative to the others', without the units that all the others saw."""
     level, found = _level(shadow)
     names = tuple(name for name, f in zip(shadow.names, found, strict=True) if f)
-    return Evidence((shadow.features - level)[found], shadow.member[found], names)
+    group = None if shadow.group is None else shadow.group[found]
+    return Evidence((shadow.features - level)[found], shadow.member[found], names, group=group)
 
 
 def _level(evidence: Evidence) -> tuple[Floats, Booleans]:
