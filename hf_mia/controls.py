@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from hf_mia.estimates import checked
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -19,6 +22,46 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+BANDS = 16  # of a sound's spectrum
+_FRAME = 1024  # samples that are looked at together
+_SILENCE = 1e-20  # added to powers before the logarithm: below the rounding of 32-bit samples
+_DRAWN = 1_000_000  # ranks shuffled at a time: bounds the memory, does not change the result
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """The AUC, beside its mean and 95 % range under membership dealt out anew, and the permutation p-value."""
+
+    auc: float
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    draws: int
+
+
+def shuffled(scores: Floats, member: Bools, draws: int = 1000, seed: int = 0) -> Shuffled:
+    """The shuffled-membership control: what AUCs the same scores give where membership means nothing.
+
+    The p-value is (1 + the draws with at least the true AUC) / (1 + draws). The range must hold 0.5: where it is wide,
+    the units are too few. scores (units,), member (units,) bool. ValueError as in `checked`, or for draws < 1.
+    Source: Phipson and Smyth 2010.
+    """
+    from scipy.stats import rankdata
+
+    if draws < 1:
+        raise ValueError(f"draws: must be at least 1, not {draws}. 1000 do for a p-value of 0.001.")
+    scores, member = checked(scores, member)
+    twice = (2 * rankdata(scores)).astype(np.int64)  # middle ranks: whole numbers, so that equal AUCs compare as equal
+    members, rng = int(member.sum()), np.random.default_rng(seed)
+    rows = max(1, _DRAWN // member.size)
+    blocks = (np.tile(twice, (min(rows, draws - start), 1)) for start in range(0, draws, rows))
+    drawn = np.concatenate([rng.permuted(block, axis=1)[:, :members].sum(axis=1) for block in blocks])
+    sums = int(twice[member].sum()), drawn.mean(), *np.quantile(drawn, [0.025, 0.975])
+    scale = 2 * members * (member.size - members)
+    auc, mean, low, high = (float((total - members * (members + 1)) / scale) for total in sums)
+    return Shuffled(auc, mean, low, high, (1 + int((drawn >= sums[0]).sum())) / (1 + draws), draws)
 
 
 def blind_scores(texts_per_unit: Iterable[Iterable[str]], member: Bools, folds: int = 5, seed: int = 0) -> Floats:
@@ -62,6 +105,35 @@ def blind_looks(features: Floats, content: Sequence[bytes], member: Bools, folds
         return np.asarray(fitted.decision_function(features[order][held_out]), dtype=np.float64)
 
     return _cross_fitted(content, member, folds, held_out_scores)
+
+
+def sound_looks(samples: Floats, rate: int) -> Floats:
+    """What the blind baseline hears of a clip, for `blind_looks`: numbers (23,), all finite, for silence as well.
+
+    Duration in s, level in dB, peak, zero crossings in Hz; centroid, bandwidth and 85 % roll-off of the power spectrum
+    in Hz; and the logarithms of its power in 16 bands that are equally wide in mel, from 0 to half the rate. samples
+    (n,) floats, one channel; rate in Hz. ValueError for another shape or type, no samples, or what is not finite.
+    Source: Peeters 2004 for the descriptors; O'Shaughnessy 1987 for the mel scale.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim != 1 or not samples.size or samples.dtype.kind != "f" or not np.isfinite(samples).all() or rate < 1:
+        raise ValueError(
+            f"samples, rate: must be the finite floats (n,) of one channel, and Hz, not {samples.dtype} of shape "
+            f"{samples.shape} at {rate}. Average the channels, and divide whole numbers by their largest."
+        )
+    samples = samples.astype(np.float64)
+    crossed = np.count_nonzero(np.diff(np.signbit(samples))) * rate / samples.size
+    level = 10 * np.log10(np.mean(samples**2) + _SILENCE)
+    frames = np.pad(samples, (0, -samples.size % _FRAME)).reshape(-1, _FRAME) * np.hanning(_FRAME)
+    power, hertz = (np.abs(np.fft.rfft(frames)) ** 2).mean(axis=0), np.fft.rfftfreq(_FRAME, 1 / rate)
+    share = power / (power.sum() or 1.0)
+    centroid = hertz @ share
+    width = np.sqrt(np.maximum((hertz - centroid) ** 2 @ share, 0))
+    rolloff = hertz[np.searchsorted(np.cumsum(share), 0.85 * share.sum())]
+    mel = np.log1p(hertz / 700) / np.log1p(rate / 2 / 700)  # 0 to 1
+    bands = np.bincount(np.minimum(mel * BANDS, BANDS - 1).astype(np.int64), power, BANDS)
+    form = [samples.size / rate, level, np.abs(samples).max(), crossed, centroid, width, rolloff]
+    return np.array([*form, *np.log10(bands + _SILENCE)], dtype=np.float64)
 
 
 def _booleans(member: Bools, units: int) -> Bools:

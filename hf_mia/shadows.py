@@ -97,8 +97,8 @@ def train(jobs: Sequence[Job], cache: Path) -> list[Path]:
     """Train what the cache lacks and return every model's folder, in order.
 
     Under `torchrun` or `accelerate launch`, process r trains missing jobs r, r + world, ...; a recipe with
-    `together` trains each job on all processes instead. A finished model appears in one rename; an interrupted one
-    resumes from its last epoch.
+    `together` trains each job on all processes instead. Where a recipe can, a process trains jobs that are alike side
+    by side. A finished model appears in one rename; an interrupted one resumes from its last epoch.
     """
     from accelerate import Accelerator, InitProcessGroupKwargs
 
@@ -113,19 +113,51 @@ def train(jobs: Sequence[Job], cache: Path) -> list[Path]:
         for i, pair in enumerate(missing)
         if pair[0].recipe.together or i % accelerator.num_processes == accelerator.process_index
     ]
-    for number, (job, folder) in enumerate(own):
-        _train(job, folder, accelerator, f"{job.name} ({number + 1} of {len(own)} here)")
+    done = 0
+    for group in _alike(own, accelerator):
+        done += len(group)
+        name = group[0][0].name if len(group) == 1 else f"{len(group)} models side by side"
+        _train(group, accelerator, f"{name} ({done} of {len(own)} here)")
     accelerator.wait_for_everyone()
     return folders
 
 
-def _train(job: Job, folder: Path, accelerator: Accelerator, title: str) -> None:
-    unfinished = folder.with_suffix(".unfinished")
-    unfinished.mkdir(parents=True, exist_ok=True)
+def _alike(own: Sequence[tuple[Job, Path]], accelerator: Accelerator) -> list[list[tuple[Job, Path]]]:
+    """Jobs in groups that are trained at once: as many as the recipe wants, alike but for seeds and records."""
+    groups: dict[tuple[str, ...], list[list[tuple[Job, Path]]]] = {}
+    for job, folder in own:
+        most = job.recipe.side_by_side(job.records, job.processor, accelerator)
+        if most == 1:
+            groups[str(folder),] = [[(job, folder)]]
+            continue
+        features = {name: job.records.features.get(name) for name in job.recipe.columns}
+        alike = (job.recipe.key(), job.recipe.processor_key(job.processor), str(len(job.records)), repr(features))
+        parts = groups.setdefault(alike, [[]])
+        if len(parts[-1]) == most:
+            parts.append([])
+        parts[-1].append((job, folder))
+    return [part for parts in groups.values() for part in parts]
+
+
+def _train(group: Sequence[tuple[Job, Path]], accelerator: Accelerator, title: str) -> None:
+    """Train models, one or several at once, each in a folder of its own."""
+    unfinished = [folder.with_suffix(".unfinished") for _, folder in group]
+    for place in unfinished:
+        place.mkdir(parents=True, exist_ok=True)
+    first, seeds, records = group[0][0], [job.seed for job, _ in group], [job.records for job, _ in group]
     with bar(f"training {title}", position=accelerator.process_index) as progress:
-        job.recipe.train(job.records, job.processor, job.seed, unfinished, accelerator, progress)
-    if job.recipe.together and not accelerator.is_main_process:
+        if len(group) == 1:
+            first.recipe.train(first.records, first.processor, first.seed, unfinished[0], accelerator, progress)
+        else:
+            first.recipe.train_side_by_side(records, first.processor, seeds, unfinished, accelerator, progress)
+    if first.recipe.together and not accelerator.is_main_process:
         return
+    for (job, folder), place in zip(group, unfinished, strict=True):
+        _finish(job, place, folder)
+
+
+def _finish(job: Job, unfinished: Path, folder: Path) -> None:
+    """Put a trained model, and what it was trained on, in its place in one rename."""
     for leftover in unfinished.glob("checkpoint.safetensors*"):
         leftover.unlink()
     about = {"name": job.name, "recipe": repr(job.recipe), "seed": job.seed, "records": len(job.records)}

@@ -113,9 +113,9 @@ def encoder(source: str | Path, revision: str | None = None) -> Model:
     folder, name = folder_of(source, revision), str(source)
     vision_config(folder, name)
     check_weights(folder, name)
-    processor = _processor(folder, name)
-    collate = _collate(processor, name)
-    channels = _channels(processor, collate, name)
+    processor = image_processor(folder, name)
+    collate = image_collate(processor, name)
+    channels = image_channels(processor, collate, name)
     rule = pooling(folder, name, collate.shape)
     key = content_key([folder_key(folder), rule])
     return Model(name_of(source, revision), key, collate, partial(_load, folder, name, channels, rule))
@@ -127,7 +127,8 @@ def _load(folder: Path, name: str, channels: Channels, rule: str) -> Encoder:
     return Encoder(backbone(folder, name)[0], *channels, rule)
 
 
-def _processor(folder: Path, name: str) -> BaseImageProcessor:
+def image_processor(folder: Path, name: str) -> BaseImageProcessor:
+    """A saved model's image processor; ValueError where it has none."""
     from transformers import AutoImageProcessor
 
     try:
@@ -139,7 +140,7 @@ def _processor(folder: Path, name: str) -> BaseImageProcessor:
         ) from error
 
 
-def _collate(processor: BaseImageProcessor, name: str) -> ImageCollate:
+def image_collate(processor: BaseImageProcessor, name: str) -> ImageCollate:
     """How an image processor resizes and crops. One that keeps the aspect and crops nothing is followed by a crop."""
     has = processor.to_dict()
     size, crop, share = has.get("size") or {}, has.get("crop_size") or {}, has.get("crop_pct")
@@ -161,7 +162,7 @@ def _collate(processor: BaseImageProcessor, name: str) -> ImageCollate:
     return ImageCollate(edge, edge, resample) if edge else ImageCollate((size["height"], size["width"]), None, resample)
 
 
-def _channels(processor: BaseImageProcessor, collate: ImageCollate, name: str) -> Channels:
+def image_channels(processor: BaseImageProcessor, collate: ImageCollate, name: str) -> Channels:
     """What an image processor makes of each channel once it is resized: scale, shift, and which channel stands where.
 
     Read off what it makes of black and of white, so it is right whatever do_rescale, do_normalize, image_mean and

@@ -1,4 +1,4 @@
-"""The blind baseline: nothing in a fair game, a find in an unfair one; neither order nor the held-out fold matters."""
+"""Controls: nothing in a fair game, a find in an unfair one; neither order nor the held-out fold matters; sounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hf_mia import controls
-from hf_mia.controls import Bools, Floats, blind_looks, blind_scores
+from hf_mia.controls import Bools, Floats, blind_looks, blind_scores, shuffled, sound_looks
 
 VOCABULARY = np.array([f"w{i}" for i in range(500)])
 Texts = list[list[str]]
@@ -197,3 +197,114 @@ def test_importing_the_module_loads_no_scikit_learn() -> None:
     root = Path(controls.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("digits", [None, 0])
+def test_shuffled_membership_against_a_loop(digits: int | None) -> None:
+    """The same draws, one at a time, and the AUC of every one by pairs."""
+    rng = np.random.default_rng(0)
+    member = rng.permutation(30) < 12
+    scores = rng.normal(size=30) + 0.4 * member
+    scores = scores if digits is None else scores.round(digits)
+    source, place, aucs = np.random.default_rng(3), np.arange(30), []
+    for _ in range(200):
+        dealt = np.zeros(30, dtype=bool)
+        dealt[source.permuted(place[None], axis=1)[0, :12]] = True
+        aucs.append(_auc(scores, dealt))
+    true, found = _auc(scores, member), shuffled(scores, member, 200, seed=3)
+    assert found.auc == pytest.approx(true, abs=1e-12)
+    assert found.mean == pytest.approx(np.mean(aucs), abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(aucs, [0.025, 0.975])), abs=1e-12)
+    assert found.p_value == (1 + sum(a >= true - 1e-9 for a in aucs)) / 201
+    assert found.draws == 200
+
+
+def test_shuffling_does_not_hang_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, member = np.random.default_rng(1).normal(size=40), np.arange(40) % 3 == 0
+    whole = shuffled(scores, member)
+    monkeypatch.setattr(controls, "_DRAWN", 7 * 40)
+    assert shuffled(scores, member) == whole
+    assert shuffled(scores, member, seed=1) != whole
+
+
+def test_the_p_value_of_a_shuffle_is_fair_and_finds() -> None:
+    rng = np.random.default_rng(2)
+    fair = np.array([shuffled(rng.normal(size=60), np.arange(60) < 30, 99, seed).p_value for seed in range(400)])
+    assert 0.02 < (fair <= 0.05).mean() < 0.09
+    assert abs(fair.mean() - 0.5) < 0.06
+    found = shuffled(np.arange(60.0), np.arange(60) >= 30)
+    assert (found.auc, found.p_value) == (1.0, 1 / 1001)
+    assert found.low < 0.4 < found.mean < 0.6 < found.high
+    assert shuffled(np.zeros(60), np.arange(60) < 9) == controls.Shuffled(0.5, 0.5, 0.5, 0.5, 1.0, 1000)
+
+
+def test_shuffles_that_cannot_be_drawn_are_refused() -> None:
+    with pytest.raises(ValueError, match="draws: must be at least 1, not 0"):
+        shuffled(np.arange(4.0), np.arange(4) < 2, 0)
+    with pytest.raises(ValueError, match="at least 1 of each class"):
+        shuffled(np.arange(4.0), np.arange(4) < 9)
+
+
+SOUNDS = ("duration", "level", "peak", "crossed", "centroid", "width", "rolloff")
+
+
+def _heard(samples: Floats, rate: int) -> tuple[dict[str, float], Floats]:
+    looks = sound_looks(samples, rate)
+    assert looks.shape == (7 + controls.BANDS,)
+    assert looks.dtype == np.float64
+    assert np.isfinite(looks).all()
+    return dict(zip(SOUNDS, looks.tolist(), strict=False)), looks[7:]
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+@pytest.mark.parametrize("hertz", [300.0, 1234.5, 3000.0])
+def test_a_tone_is_heard_where_it_is(hertz: float, rate: int) -> None:
+    tone = 0.5 * np.sin(2 * np.pi * hertz * np.arange(2 * rate) / rate + 0.3)
+    found, bands = _heard(tone, rate)
+    step = rate / 1024  # Hz between two lines of the spectrum
+    assert found["duration"] == 2.0
+    assert found["level"] == pytest.approx(10 * np.log10(0.125), abs=0.01)
+    assert found["peak"] == np.abs(tone).max()
+    assert found["crossed"] == pytest.approx(2 * hertz, abs=1)
+    assert abs(found["centroid"] - hertz) < step
+    assert abs(found["rolloff"] - hertz) <= 1.5 * step
+    assert found["width"] < 2 * step
+    edges = 700 * (np.exp(np.log1p(rate / 1400) * np.arange(17) / 16) - 1)
+    loudest = int(bands.argmax())
+    assert edges[loudest] - step <= hertz <= edges[loudest + 1] + step
+
+
+def test_two_tones_and_their_level() -> None:
+    time = np.arange(16000) / 16000
+    both = np.sin(2 * np.pi * 1000 * time) + np.sin(2 * np.pi * 5000 * time)
+    found, bands = _heard(both, 16000)
+    assert found["centroid"] == pytest.approx(3000, abs=16)
+    assert found["width"] == pytest.approx(2000, abs=16)
+    assert found["rolloff"] == pytest.approx(5000, abs=25)
+    louder, lifted = _heard(10 * both, 16000)
+    assert louder["level"] - found["level"] == pytest.approx(20)
+    np.testing.assert_allclose(lifted - bands, 2, atol=1e-6)
+    assert [louder[name] for name in SOUNDS[3:]] == pytest.approx([found[name] for name in SOUNDS[3:]])
+
+
+def test_silence_and_short_clips_have_numbers() -> None:
+    found, _ = _heard(np.zeros(100), 8000)
+    assert found == {"duration": 0.0125, "level": -200.0} | dict.fromkeys(SOUNDS[2:], 0.0)
+    _heard(np.ones(1, dtype=np.float32), 8000)
+
+
+def test_sounds_serve_the_blind_baseline() -> None:
+    rng, member = np.random.default_rng(0), np.arange(60) % 2 == 0
+    clips = [rng.normal(size=3000 + 40 * rng.integers(10)) * (1.5 if m else 1) for m in member]
+    looks = np.array([sound_looks(clip, 8000) for clip in clips])
+    assert _auc(blind_looks(looks, [clip.tobytes() for clip in clips], member), member) > 0.9
+    even = np.array([sound_looks(clip / clip.std(), 8000) for clip in clips])
+    assert _auc(blind_looks(even, [clip.tobytes() for clip in clips], member), member) < 0.75
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros((2, 100)), np.zeros(0), np.zeros(9, dtype=np.int16), np.array([0.0, np.nan])], ids=repr
+)
+def test_sounds_that_cannot_be_heard_are_refused(samples: Floats) -> None:
+    with pytest.raises(ValueError, match=r"samples, rate: must be the finite floats \(n,\) of one channel.*Average"):
+        sound_looks(samples, 8000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
@@ -52,6 +52,23 @@ class Recipe(ABC):
         progress: Progress,
     ) -> None:
         """Train on the records and save model and processor in the folder; resume from what the folder holds."""
+
+    def side_by_side(self, records: Dataset, processor: Processor, accelerator: Accelerator) -> int:
+        """How many models on as many records are trained at once here; 1 where that would not be faster."""
+        return 1
+
+    def train_side_by_side(
+        self,
+        records: Sequence[Dataset],
+        processor: Processor,
+        seeds: Sequence[int],
+        folders: Sequence[Path],
+        accelerator: Accelerator,
+        progress: Progress,
+    ) -> None:
+        """What `train` does for each of several models; here, one after another."""
+        for some, seed, folder in zip(records, seeds, folders, strict=True):
+            self.train(some, processor, seed, folder, accelerator, progress)
 
     @abstractmethod
     def steps(self, records: Dataset, processor: Processor) -> int:
