@@ -32,6 +32,7 @@ class Demo(StrEnum):
 
     text = "text"
     encoder = "encoder"
+    classifier = "classifier"
 
 
 @app.command()
@@ -112,7 +113,7 @@ def run(described: Experiment, out: Path, cache: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report_json(described, played), allow_nan=False))
     else:
-        print_played(played, Console(highlight=False))
+        print_played(described, played, Console(highlight=False))
         typer.echo(f"Written to {out}: report.json, figures, evidence, config.yaml.")
 
 

@@ -30,8 +30,7 @@ Booleans = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Records (n rows), the unit (example, user, speaker, client) of each: `unit` (n,) indexes `names`, and `group`
-    (units,), where units fall into groups, such as images into classes."""
+    """Records (n rows) and the unit (example, user, client) of each: `unit` (n,) indexes `names`; units' `group`."""
 
     records: Dataset
     unit: Integers
@@ -87,7 +86,9 @@ Ask = Callable[["Model", "Probe", "Dataset"], Iterable[Answers]]
 
 
 class Probe(ABC):
-    """How to ask. The only thing that touches a module; frozen, and its `repr` is part of the cache's key."""
+    """How to ask, and what that `shows` an attacker. The only thing that touches a module; its `repr` is a key."""
+
+    shows: str
 
     @abstractmethod
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
@@ -182,7 +183,7 @@ def gather(attack: Attack, target: Game, shadows: Sequence[Game], ask: Ask) -> t
         return seen[id(game), id(pool)]
 
     def compared(game: Game) -> Evidence:
-        others = [shadow for shadow in shadows if shadow is not game and attack.compares]
+        others = (shadow for shadow in shadows if shadow is not game and attack.compares)
         return replace(about(game, game.pool), references=tuple(about(other, game.pool) for other in others))
 
     return compared(target), [compared(shadow) for shadow in shadows]

@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from hf_mia.core import Ask, Booleans, Floats, Game, Model, Pool, Probe
+import numpy as np
+
+from hf_mia.core import Ask, Booleans, Floats, Game, Integers, Model, Pool, Probe
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from matplotlib.figure import Figure
+
+    from hf_mia.twins import Twins
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,18 +31,18 @@ class Portrait:
 class Data(ABC):
     """A Hub id, a local folder or file, or an embedded default, as `datasets.load_dataset` opens it.
 
-    A kind of data says what a `unit` is called, what `access` an audit takes, and, where a config names none, which
-    attacks stand `beside` each other, by which `recipe` the target is trained, how many
-    `shadows` there are, and which `controls` are run.
+    A kind of data says what a `unit` is called, and, where a config names none, which attacks stand `beside` each
+    other, by which `recipe` the target is trained, how many `shadows` there are, and which `controls` are run.
+    `useful` is what a report calls the model's utility.
     """
 
     columns: ClassVar[tuple[str, ...]]
     unit: ClassVar[str]
-    access: ClassVar[str]
     beside: ClassVar[tuple[str, ...]]
     recipe: ClassVar[str]
     shadows: ClassVar[int] = 1
     controls: ClassVar[tuple[Literal["untrained", "swapped"], ...]] = ()
+    useful: ClassVar[str] = "utility"
     path: str
     name: str | None = None
     revision: str | None = None
@@ -52,7 +57,7 @@ class Data(ABC):
         """The units that a column of 1 and 0 marks as members; ValueError for other values."""
 
     @abstractmethod
-    def model(self, source: str | Path, revision: str | None) -> Model:
+    def model(self, source: str | Path, revision: str | None, records: Dataset) -> Model:
         """A model that answers about such records, from a folder or the Hub."""
 
     @abstractmethod
@@ -68,10 +73,18 @@ class Data(ABC):
         """What to show of a target's answers to a probe, the headline attack's."""
 
     @abstractmethod
-    def check(self, target: Pool, attackers: Pool, rest: Pool) -> None:
-        """Raise ValueError where a record cannot be used, of the `rest` those that `utility` takes, or where the two
-        sides share some."""
+    def check(self, target: Pool, attackers: Pool | None, rest: Pool) -> None:
+        """Raise ValueError where a record cannot be used, of the `rest` those that are `judged`, or where the target's
+        and the attacker's share some; None where the attacker's are the target's by design."""
 
-    def utility(self, model: Model, pool: Pool, ask: Ask) -> float | None:
-        """How good the model is at what it is for, judged on units outside of the game; None where unknown."""
+    def twins(self, pool: Pool, member: Booleans) -> Twins | None:
+        """How many members have an equal or near-equal non-member; None where units hold several records."""
+        return None
+
+    def judged(self, rest: Pool) -> Integers:
+        """The rows of the `rest`, units outside of the game, by which `utility` judges a model."""
+        return np.empty(0, dtype=np.int64)
+
+    def utility(self, model: Model, rest: Pool, ask: Ask) -> float | None:
+        """How good the model is at what it is for; None where unknown."""
         return None

@@ -6,10 +6,12 @@ from hf_mia.attacks.networks import MLP, DeepSets
 from hf_mia.attacks.shadow import ShadowClassifier
 from hf_mia.attacks.threshold import Threshold
 from hf_mia.augmentation import Augmentation
+from hf_mia.classified import ClassifiedImages
 from hf_mia.experiment import label
 from hf_mia.images import Images
 from hf_mia.papers import PAPERS
 from hf_mia.plan import Experiment, Shadows, Users
+from hf_mia.recipes.classifying import ImageClassifier
 from hf_mia.recipes.contrastive import SimCLR
 from hf_mia.recipes.language import Recurrent
 from hf_mia.signals.encoder import MeanSimilarity, ViewSimilarity
@@ -51,4 +53,35 @@ ENCODER = Experiment(
     trials=3,
 )
 
-DEMOS = {"text": NEXT_WORD, "encoder": ENCODER}
+CLASSIFIER = Experiment(
+    data=ClassifiedImages(),
+    split=Users(members=400),
+    target=ImageClassifier(
+        architecture="mlp",
+        size=8,
+        hidden=128,
+        epochs=60,
+        batch=32,
+        learning_rate=2e-3,
+        optimizer="adam",
+        schedule="constant",
+    ),
+    shadows=Shadows(count=16, pool="same"),
+    attacks={
+        name: PAPERS[name]
+        for name in (
+            "rmia",
+            "lira",
+            "base",
+            "relative-loss",
+            "loss",
+            "modified-entropy",
+            "loss-per-class",
+            "confidence",
+            "correctness",
+        )
+    },
+    controls=ClassifiedImages.controls,
+)
+
+DEMOS = {"text": NEXT_WORD, "encoder": ENCODER, "classifier": CLASSIFIER}

@@ -12,7 +12,6 @@ import yaml
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.core import Attack, Model
 from hf_mia.experiment import mapping
-from hf_mia.knn import judged
 from hf_mia.plan import Checkpoint, Experiment
 from hf_mia.run import variants_of
 from hf_mia.setting import Setting, jobs, setting
@@ -61,7 +60,7 @@ def _queries(prepared: Setting, variants: Sequence[Setting]) -> int:
     queries = targets * candidates + sum(count * records for count, records in zip(counts, own, strict=True))
     classified = any(isinstance(attack, Downstream) for attack in _named(experiment))
     probed = targets + sum(counts) if classified else 1 + kept  # a classifier each, or the target's utility alone
-    return queries + probed * len(judged(prepared.rest()))
+    return queries + probed * len(experiment.data.judged(prepared.rest()))
 
 
 def _seconds_a_query(prepared: Setting, made: Sequence[Job]) -> float:
@@ -71,7 +70,7 @@ def _seconds_a_query(prepared: Setting, made: Sequence[Job]) -> float:
     records = prepared.candidates().records[:SAMPLE]
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(target, Checkpoint):
-            model = prepared.experiment.data.model(target.model, target.revision)
+            model = prepared.experiment.data.model(target.model, target.revision, prepared.corpus.records)
         else:
             model = _untrained(made[0], Path(folder))
         module = model.load()

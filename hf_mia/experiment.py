@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import cast
 
+from hf_mia.classified import ClassifiedImages, ClassifiedTexts
 from hf_mia.config import change, changes_of, named
 from hf_mia.core import Attack
 from hf_mia.data import Data
@@ -16,7 +17,12 @@ from hf_mia.recipes import Recipe
 from hf_mia.recipes.named import RECIPES
 from hf_mia.texts import Texts
 
-DATA: dict[str, Data] = {"texts": Texts(), "images": Images()}
+DATA: dict[str, Data] = {
+    "texts": Texts(),
+    "images": Images(),
+    "classified-images": ClassifiedImages(),
+    "classified-texts": ClassifiedTexts(),
+}
 
 
 def experiment(config: Mapping[str, object]) -> Experiment:
@@ -134,6 +140,7 @@ def mapping(experiment: Experiment) -> dict[str, object]:
     found["target"] = {"name": "checkpoint", **_fields(target)} if isinstance(target, Checkpoint) else _spelt(target)
     found["shadows"] = {
         "count": shadows.count,
+        "pool": shadows.pool,
         "recipe": _spelt(shadows.recipe) if shadows.recipe else None,
         "changes": plain(shadows.changes),
         "data": _source(shadows.data) if shadows.data else None,
@@ -146,8 +153,8 @@ def mapping(experiment: Experiment) -> dict[str, object]:
             "architecture": plain(grid.architecture),
             "algorithm": _spelt(grid.algorithm) if grid.algorithm else None,
         }
-    found |= {"controls": list(experiment.controls), "trials": experiment.trials}
-    return found | {"fprs": list(experiment.fprs), "confidence": experiment.confidence}
+    found |= {"controls": list(experiment.controls), "trials": experiment.trials, "fprs": list(experiment.fprs)}
+    return found | {"confidence": experiment.confidence, "delta": experiment.delta}
 
 
 def plain(value: object) -> object:

@@ -22,7 +22,6 @@ def facts(setting: Setting, target: Game) -> dict[str, object]:
             f"{data.columns[0]}s_asked": len(target.pool.records),
         },
         "membership_provenance": setting.experiment.provenance,
-        "access": data.access,
         f"{data.unit}s": {
             "members": members,
             "non_members": len(target.member) - members,

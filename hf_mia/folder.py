@@ -34,8 +34,18 @@ def write_folder(folder: Path, experiment: Experiment, played: Played) -> None:
         _write_evidence(target, place / "target.parquet")
         for number, shadow in enumerate(shadows, 1):
             _write_evidence(shadow, place / f"shadow-{number:03d}.parquet")
+    _write_exposures(folder / "exposed", played)
     _write_figures(folder / "figures", experiment, played)
     write_json(report_json(experiment, played), folder / "report.json")
+
+
+def _write_exposures(folder: Path, played: Played) -> None:
+    """For each attack a table of its units, the most exposed first."""
+    import pyarrow.parquet as pq
+
+    folder.mkdir(exist_ok=True)
+    for name in played.reports:
+        pq.write_table(played.exposures(name), folder / f"{file_name(name)}.parquet", compression="zstd")
 
 
 def file_name(name: str) -> str:
@@ -45,13 +55,14 @@ def file_name(name: str) -> str:
 
 
 def _write_evidence(evidence: Evidence, path: Path) -> None:
-    """One row a unit: its name, its membership (null: unknown), its features; references in files beside it."""
+    """One row a unit: name, membership (null: unknown), features, group if any; references in files beside it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     member = pa.array(evidence.member, mask=np.isnan(evidence.member))
-    table = pa.table({"unit": list(evidence.names), "member": member, "features": list(evidence.features)})
-    pq.write_table(table, path, compression="zstd")
+    columns = {"unit": list(evidence.names), "member": member, "features": list(evidence.features)}
+    columns |= {} if evidence.group is None else {"group": evidence.group}
+    pq.write_table(pa.table(columns), path, compression="zstd")
     for number, reference in enumerate(evidence.references, 1):
         _write_evidence(reference, path.with_suffix(f".reference-{number:03d}.parquet"))
 
@@ -65,7 +76,8 @@ def read_evidence(path: Path) -> Evidence:
     member = table["member"].fill_null(float("nan")).to_numpy()
     beside = sorted(path.parent.glob(f"{path.stem}.reference-*.parquet"))
     references = tuple(read_evidence(reference) for reference in beside)
-    return Evidence(features, member, tuple(table["unit"].to_pylist()), references)
+    group = table["group"].to_numpy() if "group" in table.column_names else None
+    return Evidence(features, member, tuple(table["unit"].to_pylist()), references, group)
 
 
 def _write_figures(folder: Path, experiment: Experiment, played: Played) -> None:

@@ -27,9 +27,11 @@ class Trained:
         models = {job.name: self._model(i, epoch) for i, job in enumerate(self.jobs) if job.name not in controls}
         name, candidates = "target", setting.candidates()
         if isinstance(target, Checkpoint):
-            models["target"] = setting.experiment.data.model(target.model, target.revision)
+            data = setting.experiment.data
+            models["target"] = data.model(target.model, target.revision, setting.corpus.records)
             name = models["target"].name
-        pool = setting.shadow_pool() if setting.split.shadows else candidates
+        own = setting.split.shadows and setting.experiment.shadows.pool == "own"
+        pool = setting.shadow_pool() if own else candidates
         shadows = []
         for number, members in enumerate(setting.split.shadows, 1):
             names = {setting.attackers.names[i] for i in members}

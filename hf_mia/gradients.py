@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hf_mia.collate import Batch
 from hf_mia.core import Probe
@@ -31,6 +31,7 @@ class Gradients(Probe):
     than one record's. Raises ValueError as `Posteriors`, and for a module of which no parameter requires a gradient.
     """
 
+    shows: ClassVar[str] = "the weights: the loss of each record, and its gradient's norm by each tensor of weights"
     numbers: int = field(default=2**26, repr=False, compare=False)
 
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:

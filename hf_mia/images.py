@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import numpy as np
 
+from hf_mia.classes import once, refuse_shared
 from hf_mia.core import Ask, Booleans, Floats, Game, Integers, Model, Pool, Probe
 from hf_mia.data import Data, Portrait
 from hf_mia.keys import image_content
@@ -18,12 +19,13 @@ from hf_mia.pixels import decode as decode
 from hf_mia.pixels import encoded, looks
 from hf_mia.pixels import overlap as overlap
 from hf_mia.pixels import pixel_digests as pixel_digests
-from hf_mia.sources import check_column, load
+from hf_mia.sources import check_column, load, marked_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-logger = logging.getLogger(__name__)
+    from hf_mia.twins import Twins
+
 DIGITS = "digits"
 
 
@@ -37,7 +39,6 @@ class Images(Data):
 
     columns: ClassVar[tuple[str, ...]] = ("image",)
     unit: ClassVar[str] = "image"
-    access: ClassVar[str] = "the feature vector of any image that is sent, pooled, before any projection head"
     beside: ClassVar[tuple[str, ...]] = (
         "encodermi-v",
         "encodermi-s",
@@ -47,6 +48,7 @@ class Images(Data):
     )
     recipe: ClassVar[str] = "moco"
     controls: ClassVar[tuple[Literal["untrained", "swapped"], ...]] = ("untrained", "swapped")
+    useful: ClassVar[str] = "knn_accuracy"
     path: str = DIGITS
     image: str = "image"
     label: str | None = "label"
@@ -56,17 +58,9 @@ class Images(Data):
         return load_images(self)
 
     def marked(self, column: str) -> list[str]:
-        """Names of the images whose row has 1 (or true) in a column."""
-        records = load(self.path, self.name, self.revision, self.split)
-        check_column("target.members_column", column, records)
-        marks = records.select_columns([column])[:][column]
-        if strange := {repr(mark) for mark in marks if mark is None or mark not in (0, 1)}:
-            raise ValueError(
-                f"target.members_column = {column!r} must be 1 or 0 in every row, but holds {sorted(strange)[:3]}."
-            )
-        return [f"{row:06d}" for row, mark in enumerate(marks) if mark]
+        return marked_rows(load(self.path, self.name, self.revision, self.split), column)
 
-    def model(self, source: str | Path, revision: str | None) -> Model:
+    def model(self, source: str | Path, revision: str | None, records: Dataset) -> Model:
         from hf_mia.vision import encoder
 
         return encoder(source, revision)
@@ -76,17 +70,14 @@ class Images(Data):
 
         return isinstance(probe, (Drawn, Plain))
 
-    def check(self, target: Pool, attackers: Pool, rest: Pool) -> None:
-        from hf_mia.knn import judged
-
-        rows = judged(rest)
+    def check(self, target: Pool, attackers: Pool | None, rest: Pool) -> None:
+        rows = self.judged(rest)
         names = tuple(rest.names[unit] for unit in rest.unit[rows])
         pixel_digests(Pool(rest.records.select(rows), np.arange(len(rows)), names))
-        if shared := overlap(target, attackers):
-            raise ValueError(
-                f"{shared} images of the target's members and non-members are among the attacker's: a shadow must not "
-                "know the answer. Name other data in shadows.data, or leave these images out."
-            )
+        if attackers is None:
+            pixel_digests(target)
+        else:
+            refuse_shared(overlap(target, attackers), self.unit)
 
     def blind(self, pool: Pool, member: Booleans) -> Floats:
         from hf_mia.controls import blind_looks
@@ -99,10 +90,22 @@ class Images(Data):
 
         return image_portrait(target, ask, probe)
 
-    def utility(self, model: Model, pool: Pool, ask: Ask) -> float | None:
+    def twins(self, pool: Pool, member: Booleans) -> Twins | None:
+        from hf_mia.twins import image_twins
+
+        digests = pixel_digests(pool)
+        shown = [digests[row] for row in np.argsort(pool.unit)]  # one image a unit
+        return image_twins(looks(pool)[0], shown, member, pool.names)
+
+    def judged(self, rest: Pool) -> Integers:
+        from hf_mia.knn import judged
+
+        return judged(rest)
+
+    def utility(self, model: Model, rest: Pool, ask: Ask) -> float | None:
         from hf_mia.knn import knn_accuracy
 
-        return knn_accuracy(model, pool, ask)
+        return knn_accuracy(model, rest, ask)
 
 
 def load_images(data: Images) -> Pool:
@@ -113,11 +116,11 @@ def load_images(data: Images) -> Pool:
     is a non-member too, and so is a row without an image; both are said. Raises ValueError where a column is missing or
     of another kind, a file is missing, or nothing is left.
     """
-    records = _digits(data) if data.path == DIGITS else load(data.path, data.name, data.revision, data.split)
+    records = digits(data) if data.path == DIGITS else load(data.path, data.name, data.revision, data.split)
     labels = _labels(data, records)
-    records = _encoded(data, records)
+    records = images_of(data, records)
     every = np.ones(len(records), dtype=np.bool_)
-    rows = _first(records, every if data.labels is None or labels is None else np.isin(labels, data.labels))
+    rows = first(records, every if data.labels is None or labels is None else np.isin(labels, data.labels))
     if len(rows) == 0:
         which = "" if data.labels is None else f" of data.labels = {list(data.labels)}"
         raise ValueError(f"data.path = {data.path!r} has no image{which} in data.split = {data.split!r}.")
@@ -125,23 +128,24 @@ def load_images(data: Images) -> Pool:
     return Pool(records.select(rows), np.arange(len(rows)), tuple(f"{row:06d}" for row in rows))
 
 
-def _digits(data: Images) -> Dataset:
+def digits(data: Images) -> Dataset:
+    """scikit-learn's digits as PNGs, and their classes."""
     from datasets import Dataset
     from PIL import Image
     from sklearn.datasets import load_digits
 
     if data.split != "train":
         raise ValueError(f"data.split = {data.split!r}, but data.path = {DIGITS!r} has only the split 'train'.")
-    digits = load_digits()
+    drawn = load_digits()
     encoded = []
-    for gray in np.rint(digits.images * 255 / 16).astype(np.uint8):
+    for gray in np.rint(drawn.images * 255 / 16).astype(np.uint8):
         file = io.BytesIO()
         Image.fromarray(gray).save(file, "PNG")
         encoded.append(file.getvalue())
-    return Dataset.from_dict({"image": encoded, "label": digits.target.astype(np.int64)})
+    return Dataset.from_dict({"image": encoded, "label": drawn.target.astype(np.int64)})
 
 
-def _encoded(data: Images, records: Dataset) -> Dataset:
+def images_of(data: Images, records: Dataset) -> Dataset:
     """The column of images alone, as `image`, encoded."""
     from datasets import Image, Value
 
@@ -179,27 +183,18 @@ def _labels(data: Images, records: Dataset) -> Integers | None:
     return cast("Integers", column.cast("int64").fill_null(-1).to_numpy())
 
 
-def _first(records: Dataset, wanted: Booleans) -> Integers:
+def first(records: Dataset, wanted: Booleans) -> Integers:
     """The rows that are wanted, have an image, and repeat no earlier one."""
-    seen: set[bytes] = set()
-    rows, repeated, empty = [], 0, 0
+    return once(_digests(records, wanted), wanted, "image")
+
+
+def _digests(records: Dataset, wanted: Booleans) -> Iterator[bytes | None]:
+    """A digest of each encoded image that is wanted; None where there is none."""
     for row, value in enumerate(encoded(records)):
-        if not wanted[row]:
-            continue
-        if value is None or (value["bytes"] is None and value["path"] is None):
-            empty += 1
+        if not wanted[row] or value is None or (value["bytes"] is None and value["path"] is None):
+            yield None
             continue
         try:
-            digest = blake2b(image_content(value), digest_size=16).digest()
+            yield blake2b(image_content(value), digest_size=16).digest()
         except OSError as error:
             raise ValueError(f"image {row:06d} cannot be read: {error}. Restore the file, or leave it out.") from error
-        if digest in seen:
-            repeated += 1
-            continue
-        seen.add(digest)
-        rows.append(row)
-    if empty:
-        logger.warning("%d of %d rows have no image, and are left out.", empty, int(wanted.sum()))
-    if repeated:
-        logger.warning("%d of %d images repeat an earlier one, and are left out.", repeated, int(wanted.sum()))
-    return np.array(rows, dtype=np.int64)

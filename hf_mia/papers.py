@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.attacks.gaussians import Gaussians
+from hf_mia.attacks.groups import PerGroup
+from hf_mia.attacks.lira import LiRA, OfflineLiRA
 from hf_mia.attacks.networks import MLP, DeepSets
 from hf_mia.attacks.relative import Relative
-from hf_mia.attacks.shadow import LogisticRegression, ShadowClassifier
+from hf_mia.attacks.rmia import BASE, RMIA, OfflineRMIA
+from hf_mia.attacks.shadow import LogisticRegression, ScikitLearn, ShadowClassifier
 from hf_mia.attacks.threshold import Threshold
 from hf_mia.core import Attack
+from hf_mia.posteriors import Posteriors, Shifts
+from hf_mia.signals import classifier as classes
 from hf_mia.signals.encoder import (
     ConcatenatedFeatures,
     Confidence,
@@ -33,6 +38,8 @@ from hf_mia.signals.texts import Beside, RandomTexts, RarestTexts
 # As the published code trains it, less its start (normal, deviation .01) and its choice of the epoch that is best on
 # the target, and with each column standardised.
 PARTCROP = MLP((1024, 512, 64), learning_rate=1e-3, decay=5e-4, batch=256, epochs=100, activation="relu")
+SHIFTS = Shifts(reach=1, mirror=True)
+LABELS = Posteriors(access="label", queries=SHIFTS)
 BOTH = Beside((MeanLogRank(), MeanLoss()))
 
 PAPERS: dict[str, Attack] = {
@@ -58,5 +65,23 @@ PAPERS: dict[str, Attack] = {
     "encoder-concatenated": ShadowClassifier(ConcatenatedFeatures(), MLP()),
     "partcrop": ShadowClassifier(PartEnergies(), PARTCROP),
     "lpla": ShadowClassifier(FeatureNorm(), Gaussians()),
+    "correctness": Threshold(classes.Correctness()),
+    "loss": Threshold(classes.Loss()),
+    "confidence": Threshold(classes.Confidence()),
+    "entropy": Threshold(classes.Entropy()),
+    "modified-entropy": Threshold(classes.ModifiedEntropy()),
+    "loss-per-class": PerGroup(Threshold(classes.Loss())),
+    "modified-entropy-per-class": PerGroup(Threshold(classes.ModifiedEntropy())),
+    "label-only": Threshold(classes.AugmentedCorrectness(LABELS)),
+    "shokri": PerGroup(ShadowClassifier(classes.Posterior(), ScikitLearn())),
+    "relative-loss": Relative(Threshold(classes.Loss())),
+    "lira": LiRA(classes.LogitGap()),
+    "lira-offline": OfflineLiRA(classes.LogitGap()),
+    "lira-augmented": LiRA(classes.LogitGap(Posteriors(queries=SHIFTS))),
+    "rmia": RMIA(classes.Loss()),
+    "rmia-offline": OfflineRMIA(classes.Loss()),
+    "base": BASE(classes.Loss()),
+    "gradient-norm": Threshold(classes.GradientNorm()),
+    "white-box": ShadowClassifier(classes.WhiteBox(), LogisticRegression()),
     "downstream-confidence": Downstream(ShadowClassifier(Confidence(), MLP())),
 }

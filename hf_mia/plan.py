@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Literal
@@ -11,11 +11,12 @@ from hf_mia.config import change, check_name
 from hf_mia.core import Attack
 from hf_mia.data import Data
 from hf_mia.papers import PAPERS
+from hf_mia.privacy import check_levels, check_randomised
 from hf_mia.recipes import Recipe
 from hf_mia.recipes.named import RECIPES
 from hf_mia.texts import Texts
 
-Provenance = Literal["random_split", "canary", "post_hoc", "unknown"]
+Provenance = Literal["random_split", "coin", "canary", "post_hoc", "unknown"]
 Value = float | int | str | None
 
 
@@ -25,10 +26,13 @@ class Users:
 
     A model trains on a random `trained` share of each of its users' records; of the records that are asked about, a
     share `held_out` is from the rest (0: all were trained on, 1: none was). Non-members' records are cut the same way.
+    With `coin` each of the 2N candidates is a member by an independent fair coin, as a bound on epsilon from one model
+    needs (Steinke et al. 2023): N of them on average.
     """
 
     members: int = 100
     seed: int = 0
+    coin: bool = False
     trained: float = 1.0
     held_out: float = 0.0
 
@@ -63,10 +67,13 @@ class Checkpoint:
 class Shadows:
     """`count` shadows by the target's recipe, or by `recipe`; the i-th with the i-th of `changes`, over and over.
 
-    `data` are other records to train them on (cross-domain); without, they get units of the target's data.
+    `data` are other records to train them on (cross-domain); without, they get units of the target's data: the
+    attacker's `own`, as in AuditMI and Shokri et al., or the `same` that the target's members were drawn from, as in
+    LiRA and RMIA. Of the same, each shadow has a random half, and every second one the other half of the one before.
     """
 
     count: int = 10
+    pool: Literal["own", "same"] = "own"
     recipe: Recipe | None = None
     changes: tuple[Mapping[str, object], ...] = ()
     data: Data | None = None
@@ -74,6 +81,8 @@ class Shadows:
     def __post_init__(self) -> None:
         if self.count < 0:
             raise ValueError(f"count must be 0 or more shadows, but is {self.count}.")
+        if self.pool == "same" and self.data is not None:
+            raise ValueError("pool = same takes the target's own records, so data must be null: drop one of the two.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +137,8 @@ class Experiment:
     """Everything that decides an audit's numbers.
 
     `controls` are targets that an attack must not find members in: `untrained`, and `swapped`, trained on the
-    non-members. `trials`: how often an attack's classifier is fitted, each time from another seed.
+    non-members. `trials`: how often an attack's classifier is fitted, each time from another seed. With `delta`, every
+    attack also bounds epsilon from below (`hf_mia.privacy`); ValueError unless membership was drawn at random.
     """
 
     data: Data = Texts()
@@ -142,11 +152,15 @@ class Experiment:
     trials: int = 1
     fprs: tuple[float, ...] = (0.01, 0.001)
     confidence: float = 0.95
+    delta: float | None = None
 
     def __post_init__(self) -> None:
         if not all(0 < fpr < 1 for fpr in (*self.fprs, self.confidence)):
             raise ValueError(f"fprs and confidence must lie between 0 and 1, but are {self.fprs}, {self.confidence}: "
                              "write one percent as 0.01.")  # fmt: skip
+        if self.delta is not None:
+            check_levels(self.delta, self.confidence)
+            check_randomised(self.provenance, "threshold")
         if self.trials < 1:
             raise ValueError(f"trials must be at least 1, but is {self.trials}.")
         swept = [PAPERS[name] for sweep in self.sweeps.values() for name in sweep.attacks if name in PAPERS]
@@ -162,18 +176,18 @@ class Experiment:
         recipes |= {"grid.algorithm": self.grid.algorithm} if self.grid else {}
         for place, recipe in recipes.items():
             if isinstance(recipe, Recipe) and recipe.columns != self.data.columns:
-                raise ValueError(f"{place} trains on {recipe.columns[0]}s, but data.kind is {self.data.columns[0]}s: "
-                                 "set data.kind, or name another recipe.")  # fmt: skip
+                raise ValueError(f"{place} trains on {kind(recipe.columns)}, but data.kind is "
+                                 f"{kind(self.data.columns)}: set data.kind, or name another recipe.")  # fmt: skip
         if self.shadows.data is not None and self.shadows.data.columns != self.data.columns:
-            raise ValueError(f"shadows.data are {self.shadows.data.columns[0]}s, but data.kind is "
-                             f"{self.data.columns[0]}s: a shadow is asked what the target is asked.")  # fmt: skip
+            raise ValueError(f"shadows.data are {kind(self.shadows.data.columns)}, but data.kind is "
+                             f"{kind(self.data.columns)}: a shadow is asked what the target is asked.")  # fmt: skip
         asked = {f"attack {name!r}": attack for name, attack in self.attacks.items()}
         for title, sweep in self.sweeps.items():
             asked |= {f"attack {name!r} of sweeps.{title}": PAPERS[name] for name in sweep.attacks if name in PAPERS}
         for place, attack in asked.items():
             if not self.data.takes(attack.signal.probe):
                 raise ValueError(f"{place} asks by {attack.signal.probe}, which is not for data.kind = "
-                                 f"{self.data.columns[0]}s: name others, as {list(self.data.beside)}.")  # fmt: skip
+                                 f"{kind(self.data.columns)}: name others, as {list(self.data.beside)}.")  # fmt: skip
         if isinstance(self.target, Checkpoint) and (self.controls or self.grid):
             raise ValueError(
                 "a checkpoint was trained elsewhere: controls and grid need a target that is trained here."
@@ -182,4 +196,10 @@ class Experiment:
     @property
     def provenance(self) -> Provenance:
         """How membership came about: drawn here, or as the config says of a checkpoint."""
-        return self.target.provenance if isinstance(self.target, Checkpoint) else "random_split"
+        drawn: Provenance = "coin" if self.split.coin else "random_split"
+        return self.target.provenance if isinstance(self.target, Checkpoint) else drawn
+
+
+def kind(columns: Sequence[str]) -> str:
+    """What records of some columns are called, as `data.kind` names them."""
+    return f"classified-{columns[0]}s" if "label" in columns else f"{columns[0]}s"

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hf_mia.controls import shuffled
 from hf_mia.core import Evidence
 from hf_mia.data import Portrait
 from hf_mia.estimates import Estimate
+from hf_mia.exposure import Flips, exposures
 from hf_mia.plan import Experiment
+from hf_mia.privacy import Epsilon, epsilon_from_threshold, epsilon_one_run
 from hf_mia.report import Report
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hf_mia.twins import Twins
+
+LEVEL = 0.05  # of the test against shuffled membership
+EXPOSED = 10  # units that a report names
 LIMITS = (
     "Membership inference is evidence, not proof: a score says how much more likely membership is, for this model, "
     "these units and this attack.",
@@ -23,6 +34,7 @@ LIMITS = (
 )
 PROVENANCE = {
     "random_split": "Members were drawn at random, so they differ from non-members in nothing but membership.",
+    "coin": "Each unit was a member by a fair coin of its own, so members differ from non-members in nothing else.",
     "canary": "Members are inserted records, which may be easier or harder to find than natural ones.",
     "post_hoc": "Members and non-members were collected apart: a difference between them can look like a leak.",
     "unknown": "How members came to be members is unknown: a difference between the sides can look like a leak.",
@@ -44,7 +56,8 @@ class Scene:
 class Played:
     """What an audit found: a report an attack, the reports of each sweep's table and each scene, the blind control.
 
-    `trials` are further reports of the attacks whose classifier was fitted again from other seeds, the first included.
+    `trials` are further reports of the attacks whose classifier was fitted again from other seeds, the first included;
+    `flips` tell how decisions hang on the shadows at hand; `twins` how many members have a near-equal non-member.
     """
 
     target: str
@@ -53,7 +66,9 @@ class Played:
     sweeps: Mapping[str, Mapping[str, list[Report]]]
     scenes: Mapping[str, Scene]
     trials: Mapping[str, Sequence[Report]]
+    flips: Mapping[str, Flips | None]
     control: Report
+    twins: Twins | None
     portrait: Portrait
     facts: Mapping[str, object]
 
@@ -67,10 +82,21 @@ class Played:
         return report.auc_above(self.control)
 
     def verdict(self, report: Report) -> str:
-        """`leak` where an attack beats both chance and the blind control by their intervals, else `inconclusive`."""
+        """`leak` where an attack passes every one of the `checks`, else `inconclusive`."""
+        return "leak" if all(self.checks(report).values()) else "inconclusive"
+
+    def checks(self, report: Report) -> dict[str, bool]:
+        """What an attack must beat, by its interval or at 5 %: chance, the blind control, shuffled membership."""
         above = self.above_control(report)
-        beats = above.low is not None and above.low > 0 and report.auc.low is not None and report.auc.low > 0.5
-        return "leak" if beats else "inconclusive"
+        return {
+            "beats chance": report.auc.low is not None and report.auc.low > 0.5,
+            "beats the blind control": above.low is not None and above.low > 0,
+            "beats shuffled membership": shuffled(report.scores, report.member).p_value <= LEVEL,
+        }
+
+    def exposures(self, name: str) -> pa.Table:
+        """One row a unit, the most exposed by an attack first (`hf_mia.exposure.exposures`)."""
+        return exposures(self.reports[name], self.evidence[name][0].group, self.flips[name])
 
 
 def spread(trials: Sequence[Report]) -> dict[str, tuple[float, float] | None]:
@@ -90,9 +116,17 @@ def report_json(experiment: Experiment, played: Played) -> dict[str, object]:
         own = {"verdict": played.verdict(report), "auc_above_control": _plain(played.above_control(report))}
         return {**_bare(report), **own}
 
-    attacks = {
-        name: {"attack": repr(experiment.attacks[name]), **one(report)} for name, report in played.reports.items()
-    }
+    def main(name: str, report: Report) -> dict[str, object]:
+        attack = experiment.attacks[name]
+        controls = {"checks": played.checks(report), "shuffled": asdict(shuffled(report.scores, report.member))}
+        bounds = [asdict(bound) for bound in epsilons(experiment, report)]
+        exposed = played.exposures(name).slice(0, EXPOSED).to_pylist()
+        return {"attack": repr(attack), "access": attack.signal.probe.shows, **one(report), **controls} | {
+            "epsilon": bounds,
+            "most_exposed": exposed,
+        }
+
+    attacks = {name: main(name, report) for name, report in played.reports.items()}
     tables = {
         title: {
             "field": experiment.sweeps[title].field,
@@ -111,8 +145,20 @@ def report_json(experiment: Experiment, played: Played) -> dict[str, object]:
         "sweeps": tables,
         "scenes": {title: _scene(scene) for title, scene in played.scenes.items()},
         "control": _bare(played.control),
+        "near_duplicates": None if played.twins is None else asdict(played.twins),
         "limits": [*LIMITS, PROVENANCE[experiment.provenance]],
     }
+
+
+def epsilons(experiment: Experiment, report: Report) -> list[Epsilon]:
+    """Lower bounds on epsilon, where the experiment names a delta: by the shadows' threshold, else by the best of some;
+    and, where every unit's membership was a coin's, by one run."""
+    if experiment.delta is None:
+        return []
+    given = report.scores, report.member, experiment.delta, experiment.confidence
+    provenance = experiment.provenance
+    found = [epsilon_from_threshold(*given, provenance=provenance, threshold=report.threshold)]
+    return [*found, epsilon_one_run(*given, provenance=provenance)] if provenance == "coin" else found
 
 
 def _scene(scene: Scene) -> dict[str, object]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from hf_mia.core import Ask, Booleans, Floats, Game, Probe
+from hf_mia.core import Ask, Booleans, Floats, Game, Model, Probe
 from hf_mia.data import Portrait
 from hf_mia.figures import histogram_figure, matrix_figure
 from hf_mia.models import TextCollate
+from hf_mia.posteriors import Posteriors
+from hf_mia.signals.classifier import Correctness, Loss
 from hf_mia.signals.encoder import table
 from hf_mia.signals.language import LogRankHistogram, TokenShare, vocabulary
 from hf_mia.views import Views
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 BINS = 40
+LOSSES = 1e-6, 20.0  # nats: what lies beyond is drawn at the end
 
 
 def text_portrait(target: Game, ask: Ask) -> Portrait:
@@ -84,3 +92,22 @@ def _median(level: Floats, rows: Booleans) -> int:
     """The unit of a side whose level is the side's median."""
     index = np.flatnonzero(rows)
     return int(index[np.argsort(level[index], kind="stable")[len(index) // 2]])
+
+
+def classifier_portrait(target: Game, ask: Ask) -> Portrait:
+    """How often a classifier is right about members and about the others, and how likely it holds the true class."""
+    inside = target.member == 1
+    answers = ask(target.model, Posteriors(), target.pool.records)
+    right = Correctness().read(answers, target.pool)[:, 0]
+    loss = np.clip(-Loss().read(answers, target.pool)[:, 0], *LOSSES)
+    edges = np.geomspace(*LOSSES, BINS + 1)
+    shares = np.array([np.histogram(one, edges)[0] for one in loss[:, None]], dtype=np.float64)
+    figure = histogram_figure(*_means(shares, inside), edges, "loss on a record, in nats", logy=False)
+    means = {"members": float(right[inside].mean()), "non_members": float(right[~inside].mean())}
+    return Portrait({"accuracy_of_the_target": means}, {"losses": figure})
+
+
+def accuracy(model: Model, records: Dataset, ask: Ask) -> float:
+    """The share of records that a classifier gives their class."""
+    right = [Correctness().measure(chunk) for chunk in ask(model, Posteriors(), records)]
+    return float(np.concatenate(right).mean())

@@ -86,6 +86,17 @@ class Posteriors(Probe):
         if self.k < 1:
             raise ValueError(f"k must be at least 1, the number of classes that top-k access shows, but is {self.k}.")
 
+    @property
+    def shows(self) -> str:  # type: ignore[override]
+        what = {
+            "logits": "the logits",
+            "probabilities": "the probabilities of all classes",
+            "top-k": f"the {self.k} largest probabilities, and whose they are",
+            "label": "the class it answers with, and no number",
+        }
+        of = "each record" if self.queries.n == 1 else f"{self.queries.n} shifts and mirror images of each image"
+        return f"{what[self.access]}, of {of}"
+
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         import torch
 

@@ -81,7 +81,7 @@ def epsilon_from_threshold(
     """
     check_randomised(provenance, "threshold")
     scores, member = checked(scores, member)
-    _check_levels(delta, confidence)
+    check_levels(delta, confidence)
     if tries < 1 or not (threshold is None or math.isfinite(threshold)):
         raise ValueError(
             f"threshold, tries: must be a finite number and at least 1, not {threshold}, {tries}. None has 10 tried."
@@ -124,7 +124,7 @@ def epsilon_one_run(
     """
     check_randomised(provenance, "one-run")
     scores, member = checked(scores, member)
-    _check_levels(delta, confidence)
+    check_levels(delta, confidence)
     listed = [guesses] if guesses is not None else _listed(member.size)
     if any(min(pair) < 0 or not 1 <= sum(pair) <= member.size for pair in listed):
         raise ValueError(
@@ -199,7 +199,8 @@ def _log_ratio(above: float, below: float) -> float:
     return math.log(above / below) if above > 0 else -math.inf
 
 
-def _check_levels(delta: float, confidence: float) -> None:
+def check_levels(delta: float, confidence: float) -> None:
+    """Raise ValueError unless 0 <= delta < 1 and 0 < confidence < 1."""
     if not (0 <= delta < 1 and 0 < confidence < 1):
         raise ValueError(
             f"delta, confidence: 0 <= delta < 1 and 0 < confidence < 1 must hold, not {delta}, {confidence}. Take "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from hf_mia.collate import Batch
 from hf_mia.core import Probe
@@ -30,6 +30,7 @@ class Tokens(Probe):
     output; fewer rows would spend their time on reading the head's weights.
     """
 
+    shows: ClassVar[str] = "rank and log-probability of each true next token, given the true text before it"
     rows: int = 1024
 
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.core import Ask, Attack, Evidence, Game, Pool, Scorer, gather
 from hf_mia.downstream import classifying, taught
+from hf_mia.exposure import flips
 from hf_mia.facts import facts
 from hf_mia.games import Trained, trained
 from hf_mia.keys import content_key
@@ -89,14 +90,18 @@ def play(prepared: Setting, cache: Path) -> Played:
         sweeps = _sweeps(stage, target, shadows)
         trials = _trials(stage, evidence, reports, target)
         scenes = _scenes(stage, own, dict(zip(variants, others, strict=True)), target, shadows)
-    member = target.member == 1
-    blind = experiment.data.blind(target.pool, member)
+        flipped = {name: flips(attack, *evidence[name]) for name, attack in experiment.attacks.items()}
+    member, data = target.member == 1, experiment.data
+    blind = data.blind(target.pool, member)
     control = replace(next(iter(reports.values())), name="blind (no model)", scores=blind, threshold=0.0)
     probe = next(iter(experiment.attacks.values())).signal.probe
-    portrait = experiment.data.portrait(target, stage.ask, probe)
-    useful = experiment.data.utility(target.model, stage.rest, stage.ask)
-    told_facts = {**facts(prepared, target), **({} if useful is None else {"knn_accuracy": useful})}
-    return Played(target.model.name, reports, evidence, sweeps, scenes, trials, control, portrait, told_facts)
+    portrait = data.portrait(target, stage.ask, probe)
+    useful = data.utility(target.model, stage.rest, stage.ask)
+    told_facts = {**facts(prepared, target), **({} if useful is None else {data.useful: useful})}
+    twins = data.twins(target.pool, member)
+    return Played(
+        target.model.name, reports, evidence, sweeps, scenes, trials, flipped, control, twins, portrait, told_facts
+    )
 
 
 def steps(experiment: Experiment, own: Trained) -> int:

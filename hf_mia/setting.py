@@ -13,7 +13,7 @@ from hf_mia.core import Booleans, Integers, Pool
 from hf_mia.plan import Checkpoint, Experiment, Users
 from hf_mia.recipes import Recipe
 from hf_mia.recipes.named import RECIPES
-from hf_mia.shadows import Job, Split, halves, split_users
+from hf_mia.shadows import Job, Split, halves, same_halves, split_users
 from hf_mia.units import of_units, places, shuffled_share
 
 if TYPE_CHECKING:
@@ -65,21 +65,24 @@ def setting(experiment: Experiment, corpus: Pool | None = None) -> Setting:
     foreign = shadows.data.load() if shadows.data and shadows.count else None
     if foreign:  # equal names in two corpora are not one user
         foreign = replace(foreign, names=tuple(f"shadows.data/{name}" for name in foreign.names))
-    own = 0 if foreign else shadows.count
+    same = shadows.pool == "same"
+    own = 0 if foreign or same else shadows.count
     if isinstance(experiment.target, Checkpoint):
         split = _given(corpus, experiment, own)
     else:
-        split = split_users(len(corpus.names), users.members, own, users.seed, unit)
+        split = split_users(len(corpus.names), users.members, own, users.seed, unit, users.coin)
+    if same:
+        split = same_halves(split, shadows.count, users.seed)
     if foreign:
         others = np.random.default_rng([users.seed, 1]).permutation(len(foreign.names))
-        if len(others) < 2 * len(split.members):
+        if len(others) < len(split.candidates):
             raise ValueError(
                 f"shadows.data has {len(others)} {unit}s, and {len(split.members)} members take twice as many: "
                 "lower split.members, or name more data."
             )
         split = replace(halves(split.members, split.nonmembers, others, shadows.count, users.seed), rest=split.rest)
     made = Setting(experiment, corpus, foreign, split)
-    experiment.data.check(made.candidates(), made.shadow_pool(), made.rest())
+    experiment.data.check(made.candidates(), None if same else made.shadow_pool(), made.rest())
     return made
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from hf_mia.recipes import Processor, Recipe
 
 
+COINS, HALVES = 2**32 - 1, 2**32 - 2  # streams of random numbers apart from those of the shadows
+
+
 @dataclass(frozen=True)
 class Split:
     """AuditMI's split of users (indices into a list of all users): 4N of them, and k random halves of the last 2N.
@@ -43,11 +46,12 @@ class Split:
         return np.concatenate([self.members, self.nonmembers])
 
 
-def split_users(users: int, members: int, shadows: int, seed: int, unit: str = "user") -> Split:
+def split_users(users: int, members: int, shadows: int, seed: int, unit: str = "user", coin: bool = False) -> Split:
     """Shuffle the users, then: N members, N non-members, 2N for the attacker (Song and Shmatikov 2019; public code).
 
-    `unit` is what a user is called in messages: an image is a user of one record. Raises ValueError where
-    there are fewer than 2 users a side, or fewer than the 4N (2N without shadows) it takes.
+    With `coin`, each of the first 2N is a member by a fair coin of its own. `unit` is what a user is called in
+    messages: an image is a user of one record. Raises ValueError where there are fewer than 2 users a side, or fewer
+    than the 4N (2N without shadows) it takes.
     """
     needed = (4 if shadows else 2) * members
     if members < 2:
@@ -59,15 +63,34 @@ def split_users(users: int, members: int, shadows: int, seed: int, unit: str = "
             f"set split.members to {users // (needed // members)} or less."
         )
     order = np.random.default_rng(seed).permutation(users)
-    return halves(order[:members], order[members : 2 * members], order[2 * members :], shadows, seed)
+    candidates, others = order[: 2 * members], order[2 * members :]
+    inside = np.arange(2 * members) < members
+    if coin:
+        inside = np.random.default_rng([seed, COINS]).random(2 * members) < 0.5
+        if min(inside.sum(), (~inside).sum()) < 2:
+            raise ValueError(f"split.coin left fewer than 2 of {2 * members} {unit}s on a side: raise split.members.")
+    return halves(candidates[inside], candidates[~inside], others, shadows, seed)
 
 
 def halves(members: Integers, nonmembers: Integers, others: Integers, shadows: int, seed: int) -> Split:
-    """The split for members and non-members already chosen: the first 2N `others` go to the attacker's k shadows."""
-    attackers = others[: 2 * len(members)] if shadows else others[:0]
+    """The split for members and non-members already chosen: as many `others` go to the attacker's k shadows."""
+    attackers = others[: len(members) + len(nonmembers)] if shadows else others[:0]
     draws = (np.random.default_rng([seed, shadow]).permutation(attackers) for shadow in range(shadows))
     trained = tuple(np.sort(draw[: len(attackers) // 2]) for draw in draws)
     return Split(members, nonmembers, attackers, trained, others[len(attackers) :])
+
+
+def same_halves(split: Split, shadows: int, seed: int) -> Split:
+    """The split whose k shadows train on random halves of the target's own candidates (Carlini et al. 2022).
+
+    Every second shadow has the half that the one before has not, so that of an even number each candidate is in half.
+    The halves hang on who the candidates are, and not on who of them is a member.
+    """
+    candidates, trained = np.sort(split.candidates), []
+    for pair in range(-(-shadows // 2)):
+        drawn = np.random.default_rng([seed, HALVES, pair]).permutation(candidates)
+        trained += [np.sort(drawn[: len(drawn) // 2]), np.sort(drawn[len(drawn) // 2 :])]
+    return replace(split, attackers=candidates, shadows=tuple(trained[:shadows]))
 
 
 @dataclass(frozen=True, eq=False)

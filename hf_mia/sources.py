@@ -36,3 +36,14 @@ def check_column(field: str, column: str, records: Dataset) -> None:
     """ValueError where a column, named by a field of the configuration, is none of the records'."""
     if column not in records.column_names:
         raise ValueError(f"{field} = {column!r} is no column of the data: it has {records.column_names}.")
+
+
+def marked_rows(records: Dataset, column: str) -> list[str]:
+    """Names of the rows with 1 (or true) in a column; ValueError for other values."""
+    check_column("target.members_column", column, records)
+    marks = records.select_columns([column])[:][column]
+    if strange := {repr(mark) for mark in marks if mark is None or mark not in (0, 1)}:
+        raise ValueError(
+            f"target.members_column = {column!r} must be 1 or 0 in every row, but holds {sorted(strange)[:3]}."
+        )
+    return [f"{row:06d}" for row, mark in enumerate(marks) if mark]

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hf_mia.estimates import Estimate
-from hf_mia.played import SPREAD, Played, Scene, spread
+from hf_mia.plan import Experiment
+from hf_mia.played import SPREAD, Played, Scene, epsilons, spread
 from hf_mia.report import Report
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 HEADS = {"auc": "AUC", "accuracy": "accur.", "precision": "precis.", "tpr@0.01": "TPR@1%", "tpr@0.001": "TPR@.1%"}
+SHOWN = 5  # exposed units
 VARIANTS = {"controls": "target", "background knowledge": "attacker knows", "early stopping": "epochs"}
 MEANT = {
     "controls": "Untrained: an AUC of .5 is expected. Swapped, trained on the non-members: below, as far as it leaks."
@@ -21,12 +23,11 @@ MEANT = {
 MEANING = {
     "leak": "Members can be told from non-members by what the model answers, better than chance and better than by "
     "their data alone. This is evidence about the model, not proof about one unit.",
-    "inconclusive": "The attack does not beat chance and the blind control, which never asks the model: nothing is "
-    "shown, neither a leak nor its absence.",
+    "inconclusive": "Nothing is shown, neither a leak nor its absence.",
 }
 
 
-def print_played(played: Played, console: Console) -> None:
+def print_played(experiment: Experiment, played: Played, console: Console) -> None:
     """The attacks with their intervals, each sweep's table, the verdict and what it cannot tell."""
     members = int(played.control.member.sum())
     title = (
@@ -41,8 +42,42 @@ def print_played(played: Played, console: Console) -> None:
         _print_trials(played.trials, console)
     for name, scene in played.scenes.items():
         _print_scene(name, scene, console)
+    if experiment.delta is not None:
+        _print_epsilons(experiment, played, console)
+    _print_exposed(played, console)
+    if played.twins is not None and played.twins.near:
+        console.print(
+            f"{played.twins.near} of {played.twins.of} members have an equal or near-equal non-member, "
+            f"{played.twins.exact} an equal one: no attack can tell these apart."
+        )
     verdict = played.verdict(played.headline)
-    console.print(f"Verdict by {played.headline.name}: [bold]{verdict}[/bold]. {MEANING[verdict]}")
+    failed = [name.removeprefix("beats ") for name, passed in played.checks(played.headline).items() if not passed]
+    why = f" It does not beat {' or '.join(failed)}." if failed else ""
+    console.print(f"Verdict by {played.headline.name}: [bold]{verdict}[/bold]. {MEANING[verdict]}{why}")
+
+
+def _print_epsilons(experiment: Experiment, played: Played, console: Console) -> None:
+    """One row an attack and method: the lower bound on epsilon, and under which condition it holds."""
+    table = _table(f"epsilon is at least, at delta = {experiment.delta:g}, {100 * experiment.confidence:g} % sure")
+    for column in ("attack", "method", "epsilon", "note"):
+        table.add_column(column, overflow="fold", justify="right" if column == "epsilon" else "left")
+    for report in played.reports.values():
+        for bound in epsilons(experiment, report):
+            table.add_row(report.name, bound.method, f"{bound.value:.3f}", bound.note)
+    console.print(table)
+
+
+def _print_exposed(played: Played, console: Console) -> None:
+    """The members that the headline attack exposes most."""
+    table = _table(f"the most exposed by {played.headline.name}; all in exposed/")
+    shown = ("unit", "score", "p_value", "group", "member", "flip_rate")
+    rows = played.exposures(played.headline.name).slice(0, SHOWN).select(shown).to_pylist()
+    columns = [name for name in shown if any(row[name] is not None for row in rows)]
+    for name in columns:
+        table.add_column(name.replace("_", " "), overflow="fold", justify="left" if name == "unit" else "right")
+    for row in rows:
+        table.add_row(*(f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in columns))
+    console.print(table)
 
 
 def _print_table(

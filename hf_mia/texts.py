@@ -31,7 +31,6 @@ class Texts(Data):
 
     columns: ClassVar[tuple[str, ...]] = ("text",)
     unit: ClassVar[str] = "user"
-    access: ClassVar[str] = "rank and log-probability of each true next token, given the true text before it"
     beside: ClassVar[tuple[str, ...]] = (
         "auditmi",
         "auditmi-relative",
@@ -55,7 +54,7 @@ class Texts(Data):
     def marked(self, column: str) -> list[str]:
         return marked_users(self, column)
 
-    def model(self, source: str | Path, revision: str | None) -> Model:
+    def model(self, source: str | Path, revision: str | None, records: Dataset) -> Model:
         from hf_mia.models import language_model
 
         return language_model(source, revision)
@@ -72,7 +71,7 @@ class Texts(Data):
         units = np.split(order, np.cumsum(np.bincount(pool.unit))[:-1])
         return blind_scores((pool.records.select(rows)["text"] for rows in units), member)
 
-    def check(self, target: Pool, attackers: Pool, rest: Pool) -> None:
+    def check(self, target: Pool, attackers: Pool | None, rest: Pool) -> None:
         """Nothing to do: empty texts are left out when they are loaded, and two users may write the same text."""
 
     def portrait(self, target: Game, ask: Ask, probe: Probe) -> Portrait:

@@ -21,6 +21,7 @@ from hf_mia.core import Integers, Probe
 if TYPE_CHECKING:
     import torch
 
+FEATURES = "the feature vector of any image that is sent, pooled, before any projection head"
 MOST = 50  # views of an image
 LARGEST = 1e15  # what a feature may be, so that sums of squares are float32
 TINY = 1e-30  # what a length of zero is divided by
@@ -34,6 +35,7 @@ class Plain(Probe):
     ValueError where a feature is NaN, infinite or beyond 1e15.
     """
 
+    shows: ClassVar[str] = FEATURES
     rows: int = field(default=256, repr=False, compare=False)
 
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
@@ -52,6 +54,7 @@ class Drawn(Probe):
     `most`, and where a feature is NaN, infinite or beyond 1e15.
     """
 
+    shows: ClassVar[str] = FEATURES
     least: ClassVar[int] = 1
     most: ClassVar[int] = MOST
     n: int = 10

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -13,6 +14,10 @@ from hf_mia.core import Attack, Evidence, Floats, Integers, Scorer, Signal
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin, TransformerMixin
+    from sklearn.pipeline import Pipeline
+
+Setting = bool | int | float | str | tuple[int, ...] | None  # of a classifier
+LEAST = 1e-12  # a probability that is told from 0
 
 
 class Classifier(ABC):
@@ -55,6 +60,34 @@ class LogisticRegression(Classifier):
 
 
 @dataclass(frozen=True)
+class ScikitLearn(Classifier):
+    """Any classifier of scikit-learn, by its class's name, with some of its `settings`; the others are its defaults.
+
+    It must have a `decision_function`, or probabilities, of which the log odds count. By default the network of Shokri
+    et al. 2017: one hidden layer of 64 units. ValueError for an unknown name or setting, and where it has neither.
+    """
+
+    estimator: str = "MLPClassifier"
+    settings: Mapping[str, Setting] = field(default_factory=lambda: {"hidden_layer_sizes": (64,), "max_iter": 500})
+    seed: int = 0
+
+    def build(self) -> ClassifierMixin:
+        from sklearn.utils import all_estimators
+
+        known = dict(all_estimators(type_filter="classifier"))
+        if self.estimator not in known:
+            near = get_close_matches(self.estimator, known, 1)
+            hint = f": did you mean {near[0]!r}" if near else ""
+            raise ValueError(f"estimator {self.estimator!r} is no classifier of scikit-learn{hint}? {sorted(known)}.")
+        made = known[self.estimator]()
+        seeded = {"random_state": self.seed} if "random_state" in made.get_params() else {}
+        try:
+            return made.set_params(**seeded, **self.settings)
+        except ValueError as error:
+            raise ValueError(f"settings of {self.estimator}: {error}") from error
+
+
+@dataclass(frozen=True)
 class ShadowClassifier(Attack):
     """Scale the shadows' features, fit the classifier on who was in, score by its decision function.
 
@@ -79,9 +112,19 @@ class ShadowClassifier(Attack):
         fitted = make_pipeline(self.classifier.scaler(), self.classifier.build()).fit(features, member)
 
         def score(evidence: Evidence) -> Floats:
-            return np.asarray(fitted.decision_function(evidence.features), dtype=np.float64)
+            return decided(fitted, evidence.features)
 
         return Scorer(score, 0.0)
+
+
+def decided(fitted: Pipeline, features: Floats) -> Floats:
+    """How far a fitted classifier of two classes leans to the second (units,), 0 where it leans to neither."""
+    if "decision_function" in dir(fitted):
+        return np.asarray(fitted.decision_function(features), dtype=np.float64)
+    if "predict_proba" not in dir(fitted):
+        raise ValueError(f"{fitted[-1]} gives classes and no numbers: name a classifier with predict_proba.")
+    share = np.clip(np.asarray(fitted.predict_proba(features)[:, 1], dtype=np.float64), LEAST, 1 - LEAST)
+    return np.asarray(np.log(share) - np.log1p(-share), dtype=np.float64)
 
 
 def _known(shadow: Evidence) -> Integers:

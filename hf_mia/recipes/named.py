@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hf_mia.recipes import Recipe
+from hf_mia.recipes.classifying import ImageClassifier
 from hf_mia.recipes.contrastive import MoCo, SimCLR
 from hf_mia.recipes.language import CausalLM, FromConfig, Recurrent
 
@@ -13,4 +14,5 @@ RECIPES: dict[str, Recipe] = {
     "from-config": FromConfig(model="openai-community/gpt2"),
     "moco": MoCo(),
     "simclr": SimCLR(),
+    "image-classifier": ImageClassifier(),
 }
