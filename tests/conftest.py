@@ -60,6 +60,18 @@ def untrained_images(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
 
 
 @pytest.fixture(scope="session")
+def overfitted_classes(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
+    """A target and eight shadows that know the classes of their members by heart, which nothing tells."""
+    return worlds.classes_world(tmp_path_factory.mktemp("overfitted-classes"), images=120, epochs=40)
+
+
+@pytest.fixture(scope="session")
+def untrained_classes(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
+    """The same game with classifiers that never saw an image; more images."""
+    return worlds.classes_world(tmp_path_factory.mktemp("untrained-classes"), images=worlds.UNTRAINED, epochs=0)
+
+
+@pytest.fixture(scope="session")
 def memorisers(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
     """A target and a shadow made by hand: nothing is trained."""
     return worlds.memorisers(worlds.image_world(tmp_path_factory.mktemp("memorisers"), worlds.OVERFITTED, epochs=0))

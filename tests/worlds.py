@@ -130,6 +130,28 @@ def image_config(path: Path, images: int, epochs: int) -> dict[str, object]:
     return {"data": {"kind": "images", "path": str(path)}, "split": {"members": images // 4}, "target": target}
 
 
+def classes_config(path: Path, images: int, epochs: int) -> dict[str, object]:
+    """A config as YAML would hold it: 2N images, 8 shadows on halves of them, and networks of 16,000 parameters."""
+    target = {"name": "image-classifier", "architecture": "mlp", "size": 8, "hidden": 80, "epochs": epochs, "batch": 16}
+    target |= {"optimizer": "adam", "learning_rate": 0.003, "schedule": "constant"}
+    shadows = {"count": 8, "pool": "same"}
+    return {
+        "data": {"kind": "classified-images", "path": str(path)},
+        "split": {"members": images // 2},
+        "target": target,
+        "shadows": shadows,
+        "controls": [],
+    }
+
+
+def classes_world(folder: Path, images: int, epochs: int) -> World:
+    """2N images in the game and some outside of it, with labels that say nothing about them."""
+    every = images + OUTSIDE
+    drawn = np.random.default_rng(4).integers(3, size=every).tolist()
+    path = write_images(folder / "classes.parquet", noise(every, 3), label=drawn)
+    return made(folder, classes_config(path, images, epochs))
+
+
 def world(folder: Path, users: int, epochs: int, shadows: int = 3) -> World:
     return made(folder, config(write(folder / "texts.parquet", users), users, epochs, shadows))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ class ScikitLearn(Classifier):
     """
 
     estimator: str = "MLPClassifier"
-    settings: Mapping[str, Setting] = field(default_factory=lambda: {"hidden_layer_sizes": (64,), "max_iter": 500})
+    settings: Mapping[str, Setting] = field(default_factory=lambda: {"hidden_layer_sizes": (64,)})
     seed: int = 0
 
     def build(self) -> ClassifierMixin:
@@ -109,7 +110,9 @@ class ShadowClassifier(Attack):
         known = np.concatenate([start + _known(shadow) for start, shadow in zip(starts, shadows, strict=False)])
         features = np.take(np.vstack([shadow.features for shadow in shadows]), known, axis=0)
         member = np.concatenate([shadow.member for shadow in shadows])[known]
-        fitted = make_pipeline(self.classifier.scaler(), self.classifier.build()).fit(features, member)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Stochastic Optimizer")  # as many steps as its settings say are meant
+            fitted = make_pipeline(self.classifier.scaler(), self.classifier.build()).fit(features, member)
 
         def score(evidence: Evidence) -> Floats:
             return decided(fitted, evidence.features)
