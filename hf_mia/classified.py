@@ -59,7 +59,7 @@ class Classified:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifiedImages(Classified, Images):
-    """Images with classes; without a `path`, scikit-learn's digits. `labels` keeps those of some classes (by number)."""
+    """Images with classes; without a `path`, the digits of scikit-learn. `labels` keeps some classes, by number."""
 
     columns: ClassVar[tuple[str, ...]] = ("image", "label")
     recipe: ClassVar[str] = "image-classifier"

@@ -88,7 +88,7 @@ Ask = Callable[["Model", "Probe", "Dataset"], Iterable[Answers]]
 class Probe(ABC):
     """How to ask, and what that `shows` an attacker. The only thing that touches a module; its `repr` is a key."""
 
-    shows: str
+    shows: ClassVar[str]
 
     @abstractmethod
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
@@ -131,8 +131,7 @@ class Signal(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """All that an attack sees: features (units, f), member (units,) as 1, 0 or NaN for unknown, the units' names and
-    groups, if any, and, where it compares, `references`: what other shadows say of these units."""
+    """All that an attack sees: features (units, f), member (units,): 1, 0 or NaN; `references`: what others say of them."""
 
     features: Floats
     member: Floats

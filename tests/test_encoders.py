@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -18,6 +20,7 @@ from hf_mia.recipes.encoders import (
     EncoderPreTrainedModel,
     ResNet18Config,
     ResNet18Model,
+    Shortcut,
     SplitBatchNorm,
     VGG11Config,
     VGG11Model,
@@ -240,3 +243,26 @@ def test_evaluation_is_plain_normalisation() -> None:
     torch.testing.assert_close(split(x), expected, rtol=0, atol=0)
     assert all(torch.equal(split.state_dict()[key], value) for key, value in plain.state_dict().items())
     assert split.num_batches_tracked == 0
+
+
+def test_a_shortcut_is_a_strided_convolution() -> None:
+    torch.manual_seed(0)
+    ours, x = Shortcut(6, 5, 2), torch.randn(3, 6, 7, 7)
+    expected = torch.nn.functional.conv2d(x, ours.weight, stride=2)
+    torch.testing.assert_close(ours(x), expected)
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_training_of_few_channels_that_stand_last_keeps_to_its_memory(width: int) -> None:
+    """A strided 1x1 convolution's backward pass did not, and killed the process: so this is one of its own."""
+    code = f"""
+import torch
+from hf_mia.recipes.encoders import ResNet18Config, ResNet18Model
+torch.set_num_threads(1)
+model = ResNet18Model(ResNet18Config(width={width}, splits=1)).to(memory_format=torch.channels_last)
+for _ in range(20):
+    images = torch.randn(10, 3, 8, 8).to(memory_format=torch.channels_last)
+    model(images).pooler_output.square().sum().backward()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

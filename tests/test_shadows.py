@@ -22,7 +22,7 @@ from worlds import TINY, jobs, pool, tiny_gpt2, together
 from hf_mia import shadows
 from hf_mia.recipes.language import CausalLM
 from hf_mia.recipes.vocabulary import word_tokenizer
-from hf_mia.shadows import Job, split_users, train
+from hf_mia.shadows import Job, same_halves, split_users, train
 
 
 @pytest.mark.parametrize(("users", "members", "count"), [(8, 2, 1), (40, 10, 4), (101, 25, 10), (9, 3, 0), (6, 3, 0)])
@@ -43,6 +43,37 @@ def test_shadows_train_on_different_random_halves() -> None:
     often = np.bincount(np.concatenate(split.shadows), minlength=400)[split.attackers]
     assert often.mean() == 5
     assert often.std() == pytest.approx(np.sqrt(10 / 4), rel=0.2)  # of a binomial: each user in or out by a fair coin
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_shadows_of_the_same_pool_come_in_complementary_halves(count: int) -> None:
+    drawn = split_users(60, 10, 0, seed=3)
+    split = same_halves(drawn, count, seed=3)
+    assert sorted(split.attackers.tolist()) == sorted(split.candidates.tolist())
+    assert [len(trained) for trained in split.shadows] == [10] * count
+    for one, other in zip(split.shadows[::2], split.shadows[1::2], strict=False):
+        assert sorted([*one, *other]) == sorted(split.candidates.tolist())
+    assert len({tuple(trained) for trained in split.shadows}) == count
+
+
+def test_who_is_a_member_moves_no_shadow_of_the_same_pool() -> None:
+    drawn = split_users(60, 10, 0, seed=3)
+    swapped = replace(drawn, members=drawn.nonmembers, nonmembers=drawn.members)
+    for one, other in zip(same_halves(drawn, 6, 3).shadows, same_halves(swapped, 6, 3).shadows, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_coins_make_members_independent() -> None:
+    """Each of the 2N by a fair coin: the number varies as a binomial's does, and who is in question stays."""
+    fixed, tossed = split_users(400, 100, 2, seed=1), split_users(400, 100, 2, seed=1, coin=True)
+    assert sorted(tossed.candidates.tolist()) == sorted(fixed.candidates.tolist())
+    np.testing.assert_array_equal(tossed.attackers, fixed.attackers)
+    counts = np.array([len(split_users(40, 20, 0, seed, coin=True).members) for seed in range(400)])
+    assert counts.mean() == pytest.approx(20, abs=0.7)
+    assert counts.std() == pytest.approx(np.sqrt(10), rel=0.15)
+    uneven = next(seed for seed in range(50) if np.random.default_rng([seed, shadows.COINS]).random(4).min() > 0.5)
+    with pytest.raises(ValueError, match=r"split\.coin left fewer than 2 of 4 users on a side"):
+        split_users(4, 2, 0, uneven, coin=True)
 
 
 def test_a_split_hangs_on_its_seed_alone() -> None:

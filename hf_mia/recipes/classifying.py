@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
     from datasets import Dataset
-    from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BaseImageProcessor, PreTrainedModel
 
     from hf_mia.recipes import Processor
     from hf_mia.recipes.fitting import Feed, Pixels
@@ -130,7 +130,7 @@ class ImageClassifier(Classifier):
     """A classifier of small images, from nothing; without augmentation, for what is of interest is what it overfits to.
 
     `cnn`: three 3x3 convolutions from `width` to four times as many channels, normalised by group (Wu and He 2018);
-    `mlp`: one layer of `hidden` units; `resnet18`: with batch normalisation, for a GPU. Images are `size` pixels a side.
+    `mlp`: one layer of `hidden` units; `resnet18`: with batch normalisation, for a GPU. Images are `size` pixels wide.
     `augment` moves them by up to an eighth and mirrors some. `mean` and `deviation` of the pixels: CIFAR-10's.
     """
 

@@ -60,6 +60,21 @@ class VGG11Config(PretrainedConfig):  # type: ignore[misc, unused-ignore]
     splits: int = 8
 
 
+class Shortcut(nn.Conv2d):
+    """A 1x1 convolution of every `step`-th pixel each way.
+
+    As one with a stride, of few channels that stand last, its backward pass writes beyond its memory (oneDNN of torch
+    2.13 on a CPU without AVX-512) and the process dies, sooner or later.
+    """
+
+    def __init__(self, inner: int, outer: int, step: int) -> None:
+        super().__init__(inner, outer, 1, bias=False)
+        self.step = step
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input[:, :, :: self.step, :: self.step])
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions around a shortcut, which is a 1x1 convolution where the shape changes."""
 
@@ -71,7 +86,7 @@ class Block(nn.Module):
         self.norm2 = SplitBatchNorm(outer, splits)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inner != outer:
-            self.shortcut = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), SplitBatchNorm(outer, splits))
+            self.shortcut = nn.Sequential(Shortcut(inner, outer, stride), SplitBatchNorm(outer, splits))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inside = relu(self.norm1(self.conv1(x)))
