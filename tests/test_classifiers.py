@@ -281,8 +281,8 @@ def test_a_sound_is_answered_as_extractor_and_model_do(tmp_path: Path, kind: str
         inputs = extractor(samples, sampling_rate=RATE, return_tensors="pt")  # type: ignore[operator]
         with torch.no_grad():
             expected = whole.eval()(**inputs).logits[0]
-        torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(other, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(other, expected, rtol=1e-5, atol=1e-5)
     assert torch.stack(apart).std(dim=0).max() > 1e-4
 
 

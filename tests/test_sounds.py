@@ -60,8 +60,8 @@ def test_channels_are_averaged() -> None:
 
 
 def test_the_form_is_that_of_datasets() -> None:
-    features = datasets.Features({"audio": datasets.Audio(decode=False)})
-    records = datasets.Dataset.from_dict({"audio": [{"bytes": encoded(NOISE), "path": "a.wav"}]}, features=features)
+    records = datasets.Dataset.from_dict({"audio": [{"bytes": encoded(NOISE), "path": "a.wav"}]})
+    records = records.cast_column("audio", datasets.Audio(decode=False))
     np.testing.assert_array_equal(decode(records[0]["audio"], "0")[0], NOISE)
 
 

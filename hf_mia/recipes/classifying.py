@@ -32,8 +32,8 @@ class ImageClassifier(Classifier):
 
     `cnn`: three 3x3 convolutions from `width` to four times as many channels, normalised by group (Wu and He 2018);
     `mlp`: one layer of `hidden` units; `resnet18`: with batch normalisation, for a GPU. Images have `size` pixels
-    a side; `augment` moves them by up to an eighth and mirrors some. `mean` and `deviation` of the pixels: CIFAR-10's. Where
-    an `mlp` is so small that a step is mostly calls, not arithmetic, several are trained side by side.
+    a side; `augment` moves them by up to an eighth and mirrors some. `mean` and `deviation` of the pixels: CIFAR-10's.
+    Where an `mlp` is so small that a step is mostly calls, not arithmetic, several are trained side by side.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("image", "label")
