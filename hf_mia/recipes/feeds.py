@@ -103,8 +103,8 @@ class Encoded(Feed):
         labels, items = torch.from_numpy(labels_of(records)), []
         for rows in records.select_columns(list(collate.columns)).iter(batch_size=4096):
             for item in collate.encode(rows):
-                values = {name: np.asarray(value, dtype=np.int32) for name, value in item.values.items()}
-                items.append(replace(item, values=values))
+                ids = {n: np.asarray(v, dtype=np.int32) for n, v in item.values.items() if not isinstance(v, int)}
+                items.append(replace(item, values={**item.values, **ids}))
         return cls(items, labels, collate)
 
 
