@@ -1,4 +1,4 @@
-"""Recipes of classifiers: what is saved answers as what was trained, heads fit the records, and nothing stale is kept."""
+"""Recipes of classifiers: what is saved answers as what was trained, heads fit the records, keys cover all."""
 
 from __future__ import annotations
 
@@ -158,7 +158,8 @@ def test_what_cannot_be_fine_tuned_is_refused(tmp_path: Path) -> None:
 def test_a_key_covers_fields_checkpoint_and_names_of_classes(tmp_path: Path) -> None:
     changed = {"architecture": "mlp", "width": 5, "size": 9, "hidden": 17, "epochs": 4, "batch": 7, "decay": 0.1,
                "learning_rate": 0.2, "augment": True, "mean": (0.4,) * 3, "deviation": (0.2,) * 3, "clip": 1.0,
-               "optimizer": "adam", "momentum": 0.5, "schedule": "constant", "precision": "bf16", "compile": True}  # fmt: skip
+               "optimizer": "adam", "momentum": 0.5, "schedule": "constant", "precision": "bf16",
+               "compile": True}  # fmt: skip
     assert {item.name for item in fields(IMAGES) if item.init} == set(changed)
     assert len({IMAGES.key(), *(replace(IMAGES, **{name: value}).key() for name, value in changed.items())}) == 18
     some = images(5)
