@@ -19,7 +19,7 @@ from hf_mia.checkpoints import check_weights, folder_of, name_of
 from hf_mia.classifying import LabelledImages, LabelledSounds, LabelledTexts
 from hf_mia.core import Model
 from hf_mia.keys import content_key, folder_key
-from hf_mia.models import _tokenizer
+from hf_mia.models import saved_tokenizer
 from hf_mia.vision import Channels, image_channels, image_collate, image_processor
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def text_classifier(source: str | Path, revision: str | None = None, names: Sequ
     a padding token.
     """
     folder, name, order = _opened(source, revision, names, "texts")
-    config, tokenizer = _config(folder, name, "texts"), _tokenizer(folder, name)
-    collate = LabelledTexts(tokenizer, _context(config, tokenizer), _padding(config, tokenizer, name))
+    collate = text_collate(_config(folder, name, "texts"), saved_tokenizer(folder, name), name)
     load = partial(_texts, folder, name, order, collate)
     return Model(name_of(source, revision), _key(folder, "texts", order), collate, load)
 
@@ -71,7 +70,7 @@ def audio_classifier(source: str | Path, revision: str | None = None, names: Seq
     such classifier, has another number of classes than `names`, or lacks weights or a feature extractor.
     """
     folder, name, order = _opened(source, revision, names, "sounds")
-    collate = LabelledSounds(_extractor(folder, name))
+    collate = LabelledSounds(sound_extractor(folder, name))
     load = partial(_sounds, folder, name, order, collate)
     return Model(name_of(source, revision), _key(folder, "sounds", order), collate, load)
 
@@ -124,6 +123,11 @@ def _key(folder: Path, kind: Kind, order: Order) -> str:
     return content_key([folder_key(folder), kind, repr(order)])
 
 
+def text_collate(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> LabelledTexts:
+    """How texts reach a classifier of a configuration; ValueError where it has no padding token."""
+    return LabelledTexts(tokenizer, _context(config, tokenizer), _padding(config, tokenizer, name))
+
+
 def _context(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The tokens of a text that are read, or None for all."""
     from hf_mia.logits import longest
@@ -143,7 +147,8 @@ def _padding(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, name:
     )
 
 
-def _extractor(folder: Path, name: str) -> SequenceFeatureExtractor:
+def sound_extractor(folder: Path, name: str) -> SequenceFeatureExtractor:
+    """A saved model's feature extractor; ValueError where it has none that takes sounds."""
     from transformers import AutoFeatureExtractor, SequenceFeatureExtractor
 
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datasets import Dataset
 
-IMAGES = 32  # encoded images in memory at once
+IMAGES = 32  # encoded images, or sounds, in memory at once
 WAY_OUT = "free some space, or set --cache to a larger disk, and run again; what is done stays"
 
 
@@ -25,11 +25,16 @@ def content_key(parts: Iterable[str | bytes]) -> str:
 
 
 def records_key(records: Dataset, columns: Sequence[str]) -> str:
-    """The content of some columns of a dataset, in order, however the rows came together."""
+    """The content of some columns of a dataset, in order, however the rows came together; labels with their names."""
+    from datasets import ClassLabel
+
     missing = [column for column in columns if column not in records.column_names]
     if missing:
         raise ValueError(f"records need the columns {list(columns)}, but have {records.column_names}.")
     digest = blake2b(digest_size=16)
+    for column in columns:
+        if isinstance(feature := records.features[column], ClassLabel):  # numbers of other classes are other labels
+            digest.update(content_key(feature.names).encode())
     for start in range(0, len(records), 4096):
         for column in columns:
             digest.update(content_key(_parts(records, column, start, min(start + 4096, len(records)))).encode())
@@ -47,13 +52,14 @@ def image_content(value: Mapping[str, object]) -> bytes:
 
 
 def _parts(records: Dataset, column: str, start: int, stop: int) -> Iterator[str | bytes]:
-    """A column's values in some rows: texts as they are, images as the bytes that encode them, few in memory."""
-    from datasets import Image
+    """A column's values in some rows: texts as they are, images and sounds as the bytes that encode them, a few."""
+    from datasets import Audio, Image
 
     feature = records.features[column]
-    if isinstance(feature, Image) and feature.decode:
-        records = records.cast_column(column, Image(decode=False))
-    step = IMAGES if isinstance(feature, Image) or (isinstance(feature, dict) and "bytes" in feature) else stop - start
+    if isinstance(feature, (Audio, Image)) and feature.decode:
+        records = records.cast_column(column, type(feature)(decode=False))
+    encoded = isinstance(feature, (Audio, Image)) or (isinstance(feature, dict) and "bytes" in feature)
+    step = IMAGES if encoded else stop - start
     for first in range(start, stop, step):
         for value in records.select_columns([column])[first : min(first + step, stop)][column]:
             yield image_content(value) if isinstance(value, Mapping) and "bytes" in value else str(value)

@@ -92,14 +92,14 @@ def language_model(source: str | Path, revision: str | None = None) -> Model:
     folder = folder_of(source, revision)
     config = _config(folder, str(source))
     check_weights(folder, str(source))
-    collate = TextCollate(_tokenizer(folder, str(source)), _context(config))
+    collate = TextCollate(saved_tokenizer(folder, str(source)), _context(config))
     return Model(name_of(source, revision), folder_key(folder), collate, partial(_load, folder))
 
 
 def blueprint(source: str | Path, revision: str | None = None) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
     """What a causal language model is before it has weights: configuration and tokenizer. ValueError as above."""
     folder = folder_of(source, revision)
-    return _config(folder, str(source)), _tokenizer(folder, str(source))
+    return _config(folder, str(source)), saved_tokenizer(folder, str(source))
 
 
 def _load(folder: Path) -> PreTrainedModel:
@@ -134,7 +134,8 @@ def _config(folder: Path, source: str) -> PretrainedConfig:
     return config
 
 
-def _tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
+def saved_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
+    """A saved model's tokenizer; ValueError where it has none."""
     from transformers import AutoTokenizer
 
     try:

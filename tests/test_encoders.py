@@ -20,7 +20,7 @@ from hf_mia.recipes.encoders import (
     EncoderPreTrainedModel,
     ResNet18Config,
     ResNet18Model,
-    Shortcut,
+    Skipping,
     SplitBatchNorm,
     VGG11Config,
     VGG11Model,
@@ -247,7 +247,7 @@ def test_evaluation_is_plain_normalisation() -> None:
 
 def test_a_shortcut_is_a_strided_convolution() -> None:
     torch.manual_seed(0)
-    ours, x = Shortcut(6, 5, 2), torch.randn(3, 6, 7, 7)
+    ours, x = Skipping(6, 5, 1, 2, bias=False), torch.randn(3, 6, 7, 7)
     expected = torch.nn.functional.conv2d(x, ours.weight, stride=2)
     torch.testing.assert_close(ours(x), expected)
 

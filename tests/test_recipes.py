@@ -10,6 +10,7 @@ import pytest
 import torch
 from worlds import pool
 
+from hf_mia.config import changes_of, named
 from hf_mia.experiment import experiment, mapping
 from hf_mia.recipes.language import CausalLM, FromConfig, Recurrent, windows
 from hf_mia.recipes.named import RECIPES
@@ -40,7 +41,20 @@ def test_a_fine_tune_starts_from_the_weights_it_names(gpt2_folder: Path, tmp_pat
     assert 0 < moved < 0.05  # a few steps of 5e-5, not another start
 
 
-@pytest.mark.parametrize("name", RECIPES)
+LABELLED = [name for name, recipe in RECIPES.items() if "label" in recipe.columns]
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_a_recipe_of_labelled_records_survives_the_round_trip(name: str) -> None:
+    made = named(RECIPES, {"name": name, "epochs": 7, "batch": 3}, "target")
+    assert named(RECIPES, {"name": name, **changes_of(made, RECIPES[name])}, "target") == made
+    assert (made.epochs, made.batch) == (7, 3)  # type: ignore[attr-defined]
+    assert type(made) is type(RECIPES[name])
+    with pytest.raises(ValueError, match="did you mean 'epochs'"):
+        named(RECIPES, {"name": name, "epoch": 7}, "target")
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in LABELLED])
 def test_every_recipe_survives_the_round_trip(name: str) -> None:
     kind = "images" if "image" in RECIPES[name].columns else "texts"
     made = experiment({"data": {"kind": kind}, "target": {"name": name, "epochs": 7, "batch": 3}})

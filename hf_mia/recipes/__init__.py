@@ -12,9 +12,9 @@ from hf_mia.core import Model
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
-    from transformers import BaseImageProcessor, PreTrainedTokenizerBase
+    from transformers import BaseImageProcessor, PreTrainedTokenizerBase, SequenceFeatureExtractor
 
-    Processor: TypeAlias = PreTrainedTokenizerBase | BaseImageProcessor
+    Processor: TypeAlias = PreTrainedTokenizerBase | BaseImageProcessor | SequenceFeatureExtractor
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what to say beside the bar
 

@@ -1,116 +1,27 @@
-"""The training loop of classifiers: records stay in memory, epochs are drawn, and a run can be killed at any time."""
+"""The training loop of classifiers: every epoch is drawn from its own seed, and a run can be killed at any time."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy
+from transformers import set_seed
 
-from hf_mia.collate import Batch, Collate, Item
+from hf_mia.collate import Batch
 from hf_mia.recipes.checkpoint import restore, save
+from hf_mia.recipes.feeds import Feed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from hf_mia.recipes import Progress
-    from hf_mia.recipes.classifying import Classifier
-
-Rows: TypeAlias = "torch.Tensor | tuple[torch.Tensor, torch.Tensor]"
+    from hf_mia.recipes.classifier import Classifier
 
 EVERY = 30.0  # seconds between checkpoints
-RESIDENT = 2**33  # bytes of images that may stay on a GPU
-
-
-class Feed(ABC):
-    """Records in memory and their classes, `labels` int64: (n,), or (models, n) where models learn side by side.
-
-    An epoch draws `numbers` numbers in [0, 1) for each record.
-    """
-
-    labels: torch.Tensor
-    numbers: int = 0
-
-    @abstractmethod
-    def batch(self, rows: Rows, drawn: torch.Tensor) -> Batch:
-        """What the module takes, and `label`: `rows` indexes the records; `drawn` is (..., rows, numbers)."""
-
-    def to(self, device: torch.device) -> Feed:
-        """The records where the module is, if they fit there."""
-        return self
-
-    def of(self, models: Sequence[int]) -> Feed:
-        """The records of some of the models that learn side by side."""
-        raise NotImplementedError(f"{type(self).__name__} holds the records of one model.")
-
-
-@dataclass(frozen=True, eq=False)
-class Pixels(Feed):
-    """Images (..., n, 3, H, W) uint8; a batch's are `pixel_values`, in [0, 1] less the mean over the deviation.
-
-    With `augment` each is moved by up to an eighth of its size, the edge reflected, and mirrored by a coin.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
-    augment: bool = False
-
-    @property
-    def numbers(self) -> int:  # type: ignore[override]
-        return 3 if self.augment else 0
-
-    def batch(self, rows: Rows, drawn: torch.Tensor) -> Batch:
-        images, label = self.images[rows].float().div_(255), self.labels[rows]
-        if self.augment:
-            images = moved(images.flatten(0, -4), drawn.flatten(0, -2)).reshape(images.shape)
-        mean, deviation = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.mean, self.deviation))
-        return {"pixel_values": images.sub_(mean).div_(deviation), "label": label}
-
-    def to(self, device: torch.device) -> Pixels:
-        fits = device.type == "cuda" and self.images.nbytes <= RESIDENT
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device)) if fits else self
-
-    @classmethod
-    def stack(cls, feeds: Sequence[Pixels]) -> Pixels:
-        """The images of several models side by side, as many of each."""
-        images, labels = (torch.stack([getattr(feed, name) for feed in feeds]) for name in ("images", "labels"))
-        return replace(feeds[0], images=images, labels=labels)
-
-    def of(self, models: Sequence[int]) -> Pixels:
-        every = [*models] == [*range(len(self.labels))]
-        return self if every else replace(self, images=self.images[[*models]], labels=self.labels[[*models]])
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded(Feed):
-    """Records that a collate has encoded, one item each; a batch is what it makes of some of them."""
-
-    items: Sequence[Item]
-    labels: torch.Tensor
-    collate: Collate
-
-    def batch(self, rows: Rows, drawn: torch.Tensor) -> Batch:
-        assert isinstance(rows, torch.Tensor)
-        return {**self.collate.pad([self.items[row] for row in rows.tolist()]), "label": self.labels[rows]}
-
-
-def moved(images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-    """Images (rows, 3, H, W) moved and mirrored as their numbers (rows, 3) in [0, 1) say."""
-    height, width = images.shape[2:]
-    down, across = height // 8, width // 8
-    padded = pad(images, (across, across, down, down), mode="reflect")
-    top, left = ((drawn[:, i, None] * (2 * by + 1)).long() for i, by in ((0, down), (1, across)))
-    y, x = top + torch.arange(height, device=top.device), left + torch.arange(width, device=top.device)
-    x = torch.where(drawn[:, 2, None] < 0.5, x, x.flip(1))
-    rows = torch.arange(len(images), device=top.device)[:, None, None]
-    return padded[rows, :, y[:, :, None], x[:, None]].permute(0, 3, 1, 2)
 
 
 def fit(
@@ -151,19 +62,20 @@ def steps(
     """
     device, on_gpu = accelerator.device, accelerator.device.type == "cuda"
     feed, saved = feed.to(device), monotonic()
-    answer = cast("torch.nn.Module", torch.compile(module)) if plan.compile and on_gpu else module
+    if plan.compile and on_gpu:
+        module.compile()  # type: ignore[no-untyped-call]
     half = torch.autocast(device.type, torch.bfloat16, enabled=on_gpu and plan.precision == "bf16")
     module.train()
     every = -(-feed.labels.shape[-1] // plan.batch)
     for epoch in range(first, plan.epochs):
         for group in optimizer.param_groups:
             group["lr"] = plan.rate(epoch)
-        torch.manual_seed(seeds[0] * 1_000_003 + epoch)
+        set_seed((seeds[0] * 1_000_003 + epoch) % 2**32)  # models of sounds draw from NumPy too
         for step, batch in enumerate(batches(feed, plan.batch, [seed * 1_000_003 + epoch for seed in seeds])):
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             label = batch["label"]
             with half:
-                logits = plan.answer(answer, batch)
+                logits = plan.answer(module, batch)
             loss = cross_entropy(logits.flatten(0, -2).float(), label.flatten(), reduction="sum") / label.shape[-1]
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from hf_mia.recipes import Recipe
-from hf_mia.recipes.classifying import ImageClassifier
+from hf_mia.recipes.classifying import ImageClassifier, TextClassifier
 from hf_mia.recipes.contrastive import MoCo, SimCLR
+from hf_mia.recipes.fine_tuning import FineTunedAudioClassifier, FineTunedImageClassifier, FineTunedTextClassifier
 from hf_mia.recipes.language import CausalLM, FromConfig, Recurrent
 
 RECIPES: dict[str, Recipe] = {
@@ -15,4 +16,8 @@ RECIPES: dict[str, Recipe] = {
     "moco": MoCo(),
     "simclr": SimCLR(),
     "image-classifier": ImageClassifier(),
+    "text-classifier": TextClassifier(),
+    "fine-tune-image-classifier": FineTunedImageClassifier(model="google/vit-base-patch16-224-in21k"),
+    "fine-tune-text-classifier": FineTunedTextClassifier(model="distilbert/distilbert-base-uncased"),
+    "fine-tune-audio-classifier": FineTunedAudioClassifier(model="facebook/wav2vec2-base-960h"),
 }

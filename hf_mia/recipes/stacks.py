@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from hf_mia.recipes.checkpoint import restore, save
-from hf_mia.recipes.fitting import Feed, optimizer_of, steps
+from hf_mia.recipes.feeds import Feed
+from hf_mia.recipes.fitting import optimizer_of, steps
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from hf_mia.recipes import Progress
-    from hf_mia.recipes.classifying import Classifier
+    from hf_mia.recipes.classifier import Classifier
 
 
 @dataclass(frozen=True, eq=False)

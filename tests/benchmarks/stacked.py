@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from hf_mia.collate import Batch
 from hf_mia.recipes.classifying import ImageClassifier
 from hf_mia.recipes.classifying_models import Dense
-from hf_mia.recipes.fitting import Feed, Rows
+from hf_mia.recipes.feeds import Feed, Rows
 from hf_mia.recipes.stacks import fit_side_by_side
 
 MODELS, RECORDS, INPUTS, HIDDEN, CLASSES, BAR = 16, 1000, 32, 128, 10, 4
@@ -95,7 +95,7 @@ def main() -> int:
     pairs = zip(*(torch.nn.ModuleList(ends[side]).parameters() for side in ("bare", "ours")), strict=True)
     apart = max(float((one - other).detach().abs().max()) for one, other in pairs)
     print(
-        f"{PLAN.epochs} epochs of {MODELS} models: bare {bare_s:.3f} s, ours {ours_s:.3f} s; weights within {apart:.1g}"
+        f"{MODELS} models, {PLAN.epochs} epochs: bare {bare_s:.3f} s, ours {ours_s:.3f} s; weights within {apart:.1g}"
     )
     if apart > 1e-4:
         print("the two end with different weights")
