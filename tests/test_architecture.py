@@ -67,6 +67,8 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "experiment": {"config", "core", "data", "images", "papers", "plan", "recipes", "texts"},
     "setting": {"config", "core", "members", "plan", "recipes", "shadows", "units"},
     "games": {"core", "plan", "setting", "shadows"},
+    "outputs": {"core", "posteriors", "signals"},
+    "arrays": {"config", "core", "estimates", "experiment", "outputs", "papers", "posteriors", "report"},
 }
 
 
