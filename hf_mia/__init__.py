@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hf_mia.probes import Tokens as Tokens
     from hf_mia.report import Report as Report
     from hf_mia.runner import Runner as Runner
+    from hf_mia.saved import Saved as Saved
     from hf_mia.views import Views as Views
     from hf_mia.vision import encoder as encoder
 
@@ -54,6 +55,7 @@ _HOMES = {
     "Relative": "attacks.relative",
     "Report": "report",
     "Runner": "runner",
+    "Saved": "saved",
     "Shadow": "arrays",
     "ShadowClassifier": "attacks.shadow",
     "Signal": "core",

@@ -67,6 +67,11 @@ class Heard:
                 f"{kind} compares models on the same units, but the shadows are about others: ask these models about "
                 "the target's units, and give what they say as references."
             )
+        if not self.answers(attack):
+            raise ValueError(
+                f"{kind} asks {attack.signal.probe.shows}, but there is one row of each unit: give logits of several "
+                "queries, (n, q, C), the plain one first."
+            )
         if others < attack.least:
             raise ValueError(
                 f"{kind} needs {attack.least} other models or more, but has {others}: give references=["
@@ -81,6 +86,20 @@ class Heard:
             return target, found
         compared = [replace(one, references=tuple(other for other in found if other is not one)) for one in found]
         return replace(target, references=tuple(found)), compared
+
+    def answers(self, attack: Attack) -> bool:
+        """Whether there are several queries of a unit where the attack asks for some."""
+        probe = attack.signal.probe
+        return self.target.logits.shape[1] > 1 or not isinstance(probe, Posteriors) or probe.queries.n == 1
+
+    def by_default(self) -> dict[str, Attack]:
+        """The attacks of PAPERS that what was said suffices for, but for those that train a classifier of their own."""
+        known = {name: PAPERS[name] for name in fitting()}
+        return {
+            name: one
+            for name, one in known.items()
+            if self.answers(one) and (one.least == 0 or (one.compares and one.least <= len(self.references)))
+        }
 
     def scores(self, attack: Attack) -> Floats:
         """The attack's scores (n,)."""
