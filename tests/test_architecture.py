@@ -69,6 +69,9 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "games": {"core", "plan", "setting", "shadows"},
     "outputs": {"core", "posteriors", "signals"},
     "arrays": {"config", "core", "estimates", "experiment", "outputs", "papers", "posteriors", "report"},
+    "saved": {"core", "outputs"},
+    "saved_cli": {"arrays", "config", "controls", "core", "estimates", "exposure", "figures", "folder", "outputs"}
+    | {"played", "privacy", "progress", "report", "saved", "table"},
 }
 
 
