@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from hf_mia.attacks.lira import Comparison
+from hf_mia.attacks.threshold import Threshold
 from hf_mia.config import change, check_name
 from hf_mia.core import Attack, Evidence, Floats, Signal, decide
 from hf_mia.estimates import checked
@@ -78,14 +80,19 @@ class Heard:
                 "Reference(logits=..., member=...), ...], what they say of the target's units"
                 + ("." if attack.compares else ", or shadows=[Shadow(logits=..., labels=..., member=...), ...].")
             )
-        if attack.signal not in self._seen:
-            models = (self.target, *self.references, *self.shadows)
-            self._seen[attack.signal] = [model.read(attack.signal, self.access) for model in models]
+        self.hear([attack])
         target, *found = self._seen[attack.signal]
         if not attack.compares:
             return target, found
         compared = [replace(one, references=tuple(other for other in found if other is not one)) for one in found]
         return replace(target, references=tuple(found)), compared
+
+    def hear(self, attacks: Iterable[Attack]) -> None:
+        """Read what these attacks will ask for, in one pass over each model's units."""
+        signals = list({one.signal: None for one in attacks if one.signal not in self._seen})
+        if signals:
+            read = [model.read(signals, self.access) for model in (self.target, *self.references, *self.shadows)]
+            self._seen.update({signal: [found[place] for found in read] for place, signal in enumerate(signals)})
 
     def answers(self, attack: Attack) -> bool:
         """Whether there are several queries of a unit where the attack asks for some."""
@@ -104,7 +111,8 @@ class Heard:
     def scores(self, attack: Attack) -> Floats:
         """The attack's scores (n,)."""
         target, others = self.evidence(attack)
-        return attack.fit(others).score(target)
+        only_a_threshold = isinstance(attack, (Comparison, Threshold))  # is what these learn, and no score hangs on it
+        return attack.fit([] if only_a_threshold else others).score(target)
 
     def report(self, attack: Attack, member: npt.ArrayLike, name: str) -> Report:
         """The attack's scores beside the truth, which it never sees: member (n,). ValueError as in `checked`."""

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_mia.core import Answers, Booleans, Evidence, Floats, Integers, Ragged, Signal
-from hf_mia.posteriors import Access, Posteriors
-from hf_mia.signals.classifier import SMALLEST
+from hf_mia.posteriors import Access, Posteriors, Shifts
+from hf_mia.signals.classifier import SMALLEST, log_posteriors
 
 Numbers = npt.NDArray[np.floating]
 
@@ -28,25 +28,39 @@ class Outputs:
     member: Floats = field(repr=False)
     names: tuple[str, ...] = field(repr=False)
 
-    def read(self, signal: Signal, access: Access | None = None) -> Evidence:
-        """What a signal reads off as much of it as `access` shows, or else as the signal's own probe asks for."""
-        probe = signal.probe
-        assert isinstance(probe, Posteriors)
-        probe = probe if access is None else replace(probe, access=access)
-        places = [slice(start, start + ROWS) for start in range(0, len(self.names), ROWS)]
-        rows = [signal.measure(answers(probe, self.logits[here], self.labels[here])) for here in places]
-        features = signal.fold(np.vstack(rows), np.ones((len(self.names), 1)))
-        return Evidence(features, self.member, self.names, group=self.labels)
+    def read(self, signals: Sequence[Signal], access: Access | None = None) -> list[Evidence]:
+        """What each signal reads off as much of it as `access` shows, or else as the signal's own probe asks for.
+
+        One pass over the units: what several signals read is worked out once.
+        """
+        probes = [_probe(signal, access) for signal in signals]
+        rows: list[list[Floats]] = [[] for _ in signals]
+        for start in range(0, len(self.names), ROWS):
+            here = slice(start, start + ROWS)
+            said = {probe: answers(probe, self.logits[here], self.labels[here]) for probe in set(probes)}
+            for signal, probe, found in zip(signals, probes, rows, strict=True):
+                found.append(signal.measure(said[probe]))
+        once = np.ones((len(self.names), 1))
+        features = [signal.fold(np.vstack(found), once) for signal, found in zip(signals, rows, strict=True)]
+        return [Evidence(one, self.member, self.names, group=self.labels) for one in features]
+
+
+def _probe(signal: Signal, access: Access | None) -> Posteriors:
+    """How the signal asks, but for its queries, which have been made already."""
+    assert isinstance(signal.probe, Posteriors)
+    return replace(signal.probe, access=access or signal.probe.access, queries=Shifts())
 
 
 def answers(probe: Posteriors, logits: Numbers, labels: Integers) -> Answers:
-    """What the probe would answer of a model with these logits (rows, q, C), by the probe's own reduction."""
+    """What the probe would answer of a model with these logits (rows, q, C), by the probe's own reduction, and, as far
+    as that tells, its log-probabilities `logp`, which most signals read."""
     import torch
 
     said = probe.shown(torch.tensor(logits))
     shown = {name: tensor.flatten(1).numpy() for name, tensor in said.items()}
     shown |= {"label": labels[:, None], "count": np.full((len(labels), 1), logits.shape[2])}
-    return {name: Ragged(table.ravel(), _offsets(*table.shape)) for name, table in shown.items()}
+    found = {name: _ragged(table) for name, table in shown.items()}
+    return found if "predicted" in found else {**found, "logp": _ragged(log_posteriors(found))}
 
 
 def outputs(
@@ -73,8 +87,8 @@ def outputs(
     return Outputs(found, _classes(labels, n, classes, where, names), _membership(member, n, where, names), called)
 
 
-def _offsets(rows: int, width: int) -> Integers:
-    return np.arange(rows + 1, dtype=np.int64) * width
+def _ragged(table: npt.NDArray[np.generic]) -> Ragged:
+    return Ragged(table.ravel(), np.arange(len(table) + 1) * (table.size // len(table)))
 
 
 def _numbers(given: npt.ArrayLike | None, where: str, name: str, names: Sequence[str] | None) -> Numbers:

@@ -83,6 +83,7 @@ def attacked(request: Request) -> Attacked:
     truth = checked(np.zeros(len(target.names)), saved.member, target.names, least=2)[1]
     reports, exposed, left_out = {}, {}, {}
     attacks = wanted or given.by_default()
+    given.hear(attacks.values())
     with bar("attacks") as move:
         for done, (name, attack) in enumerate(attacks.items()):
             move(done, len(attacks), name)

@@ -68,7 +68,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "setting": {"config", "core", "members", "plan", "recipes", "shadows", "units"},
     "games": {"core", "plan", "setting", "shadows"},
     "outputs": {"core", "posteriors", "signals"},
-    "arrays": {"config", "core", "estimates", "experiment", "outputs", "papers", "posteriors", "report"},
+    "arrays": {"attacks", "config", "core", "estimates", "experiment", "outputs", "papers", "posteriors", "report"},
     "saved": {"core", "outputs"},
     "saved_cli": {"arrays", "config", "controls", "core", "estimates", "exposure", "figures", "folder", "outputs"}
     | {"played", "privacy", "progress", "report", "saved", "table"},

@@ -79,6 +79,7 @@ def ours(given: Task, seed: int) -> dict[str, np.ndarray]:
     target, *others = answered(networks, given)
     references = [Reference(logits=said, member=own) for said, own in zip(others, given.member[1:], strict=True)]
     asked = heard(logits=target, labels=given.labels.numpy(), references=references)
+    asked.hear(asked.by_default().values())
     reports = {name: asked.report(attack, given.member[0], name) for name, attack in asked.by_default().items()}
     for report in reports.values():
         report.summary()
