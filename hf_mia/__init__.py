@@ -9,6 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hf_mia.arrays import Reference as Reference
+    from hf_mia.arrays import Shadow as Shadow
+    from hf_mia.arrays import attack as attack
+    from hf_mia.arrays import scores as scores
     from hf_mia.attacks.networks import MLP as MLP
     from hf_mia.attacks.networks import DeepSets as DeepSets
     from hf_mia.attacks.relative import Relative as Relative
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from hf_mia.probes import Tokens as Tokens
     from hf_mia.report import Report as Report
     from hf_mia.runner import Runner as Runner
+    from hf_mia.saved import Saved as Saved
     from hf_mia.views import Views as Views
     from hf_mia.vision import encoder as encoder
 
@@ -46,17 +51,22 @@ _HOMES = {
     "Model": "core",
     "Pool": "core",
     "Probe": "core",
+    "Reference": "arrays",
     "Relative": "attacks.relative",
     "Report": "report",
     "Runner": "runner",
+    "Saved": "saved",
+    "Shadow": "arrays",
     "ShadowClassifier": "attacks.shadow",
     "Signal": "core",
     "Threshold": "attacks.threshold",
     "Tokens": "probes",
     "Views": "views",
+    "attack": "arrays",
     "audit": "core",
     "encoder": "vision",
     "language_model": "models",
+    "scores": "arrays",
 }
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The command line: `hf-mia demo`, `hf-mia audit CONFIG`, `hf-mia list`. Results on stdout, progress on stderr."""
+"""The command line: `hf-mia demo`, `audit CONFIG`, `attack FILE`, `list`. Results on stdout, progress on stderr."""
 
 from __future__ import annotations
 
@@ -76,6 +76,54 @@ def demo(
         torch.set_num_threads(1)  # its matrices are so small that a second thread waits more than it works
         run(DEMOS[what.value], out or Path("runs") / ("demo" if what is Demo.text else "demo-encoder"),
             cache_folder(cache), as_json)  # fmt: skip
+
+
+@app.command()
+def attack(
+    file: Annotated[Path, typer.Argument(help="Saved logits, .parquet or .npz: hf_mia.Saved(...).save(path).")],
+    attacks: Annotated[
+        Optional[list[str]],
+        typer.Option("--attack", help="A name of `hf-mia list`, again for more; default: all that fit."),
+    ] = None,
+    references: Annotated[
+        Optional[list[Path]],
+        typer.Option("--reference", help="Another model's logits of the same units; again for more."),
+    ] = None,
+    fprs: Annotated[
+        Optional[list[float]], typer.Option("--fpr", help="A false-positive rate; default: .01, .001.")
+    ] = None,
+    delta: Annotated[Optional[float], typer.Option(help="Bound epsilon from below, at this delta.")] = None,
+    provenance: Annotated[
+        str, typer.Option(help="How membership came about: random_split, coin, canary, post_hoc or unknown.")
+    ] = "unknown",
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Attack a classifier by what it said, saved in a file: no model is asked."""
+    with errors():
+        import json
+
+        from rich.console import Console
+
+        from hf_mia.saved_cli import FPRS, Request, attacked, print_attacked, report_json, write
+
+        found = attacked(
+            Request(
+                file=file,
+                references=tuple(references or ()),
+                attacks=tuple(attacks or ()),
+                fprs=tuple(fprs or FPRS),
+                delta=delta,
+                provenance=provenance,
+            )
+        )
+        folder = out or Path("runs") / file.stem
+        write(found, folder)
+        if as_json:
+            typer.echo(json.dumps(report_json(found), allow_nan=False))
+        else:
+            print_attacked(found, Console(highlight=False))
+            typer.echo(f"Written to {folder}: report.json, figures, exposed.")
 
 
 @app.command("list")

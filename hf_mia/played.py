@@ -16,7 +16,7 @@ from hf_mia.data import Portrait
 from hf_mia.estimates import Estimate
 from hf_mia.exposure import Flips, exposures
 from hf_mia.plan import Experiment
-from hf_mia.privacy import Epsilon, epsilon_from_threshold, epsilon_one_run
+from hf_mia.privacy import Epsilon, bounds
 from hf_mia.report import Report
 
 if TYPE_CHECKING:
@@ -114,15 +114,15 @@ def report_json(experiment: Experiment, played: Played) -> dict[str, object]:
 
     def one(report: Report) -> dict[str, object]:
         own = {"verdict": played.verdict(report), "auc_above_control": _plain(played.above_control(report))}
-        return {**_bare(report), **own}
+        return {**bare(report), **own}
 
     def main(name: str, report: Report) -> dict[str, object]:
         attack = experiment.attacks[name]
         controls = {"checks": played.checks(report), "shuffled": asdict(shuffled(report.scores, report.member))}
-        bounds = [asdict(bound) for bound in epsilons(experiment, report)]
+        found = [asdict(bound) for bound in epsilons(experiment, report)]
         exposed = played.exposures(name).slice(0, EXPOSED).to_pylist()
         return {"attack": repr(attack), "access": attack.signal.probe.shows, **one(report), **controls} | {
-            "epsilon": bounds,
+            "epsilon": found,
             "most_exposed": exposed,
         }
 
@@ -144,7 +144,7 @@ def report_json(experiment: Experiment, played: Played) -> dict[str, object]:
         "trials": {name: spread(trials) for name, trials in played.trials.items()},
         "sweeps": tables,
         "scenes": {title: _scene(scene) for title, scene in played.scenes.items()},
-        "control": _bare(played.control),
+        "control": bare(played.control),
         "near_duplicates": None if played.twins is None else asdict(played.twins),
         "limits": [*LIMITS, PROVENANCE[experiment.provenance]],
     }
@@ -156,17 +156,16 @@ def epsilons(experiment: Experiment, report: Report) -> list[Epsilon]:
     if experiment.delta is None:
         return []
     given = report.scores, report.member, experiment.delta, experiment.confidence
-    provenance = experiment.provenance
-    found = [epsilon_from_threshold(*given, provenance=provenance, threshold=report.threshold)]
-    return [*found, epsilon_one_run(*given, provenance=provenance)] if provenance == "coin" else found
+    return bounds(*given, experiment.provenance, report.threshold)
 
 
 def _scene(scene: Scene) -> dict[str, object]:
-    reports = {variant: {name: _bare(one) for name, one in row.items()} for variant, row in scene.reports.items()}
+    reports = {variant: {name: bare(one) for name, one in row.items()} for variant, row in scene.reports.items()}
     return {"reports": reports, "utility": dict(scene.utility)}
 
 
-def _bare(report: Report) -> dict[str, object]:
+def bare(report: Report) -> dict[str, object]:
+    """A report and its estimates as JSON holds them."""
     estimates = {name: _plain(estimate) for name, estimate in report.summary().items()}
     return {"report": report.to_dict(), "estimates": estimates}
 

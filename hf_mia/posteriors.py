@@ -110,10 +110,10 @@ class Posteriors(Probe):
         label = batch["label"]
         logits = torch.stack([checked(module(query), label) for query in self.queries(batch)], dim=1)
         count = torch.full_like(label, logits.shape[2])
-        answers = {name: answer.flatten(1) for name, answer in self._shown(logits).items()}
+        answers = {name: answer.flatten(1) for name, answer in self.shown(logits).items()}
         return {**answers, "label": label[:, None], "count": count[:, None]}
 
-    def _shown(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    def shown(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
         """What the access level shows of logits (rows, q, C)."""
         if self.access == "logits":
             return {"logits": logits}

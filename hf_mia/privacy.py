@@ -144,6 +144,16 @@ def epsilon_one_run(
     return Epsilon(value, delta, confidence, "one-run", note, guesses=best, correct=correct)
 
 
+def bounds(
+    scores: Floats, member: Bools, delta: float, confidence: float, provenance: str, threshold: float | None
+) -> list[Epsilon]:
+    """The bound from a threshold, or from the best of some where there is none, and, where membership was by coins, the
+    one from one run. Each holds with `confidence` by itself."""
+    found = [epsilon_from_threshold(scores, member, delta, confidence, provenance=provenance, threshold=threshold)]
+    coin = provenance in RANDOM["one-run"]
+    return [*found, epsilon_one_run(scores, member, delta, confidence, provenance=provenance)] if coin else found
+
+
 def epsilon_from_guesses(candidates: int, guesses: int, correct: int, delta: float, confidence: float) -> float:
     """The largest epsilon that `one_run_p_value` rejects at 1 - confidence, by bisection from below; 0 if none."""
     level, low, high = 1 - confidence, 0.0, 1.0

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from hf_mia.estimates import Estimate
 from hf_mia.plan import Experiment
 from hf_mia.played import SPREAD, Played, Scene, epsilons, spread
+from hf_mia.privacy import Epsilon
 from hf_mia.report import Report
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from rich.console import Console
     from rich.table import Table
 
@@ -35,16 +37,16 @@ def print_played(experiment: Experiment, played: Played, console: Console) -> No
         f"{100 * played.control.confidence:g} % intervals"
     )
     above = {report.name: played.above_control(report) for report in played.reports.values()}
-    _print_table(title, [*played.reports.values(), played.control], console, above)
+    print_table(title, [*played.reports.values(), played.control], console, above)
     for name, rows in played.sweeps.items():
-        _print_table(name, [report for row in rows.values() for report in row], console)
+        print_table(name, [report for row in rows.values() for report in row], console)
     if played.trials:
         _print_trials(played.trials, console)
     for name, scene in played.scenes.items():
         _print_scene(name, scene, console)
     if experiment.delta is not None:
-        _print_epsilons(experiment, played, console)
-    _print_exposed(played, console)
+        print_epsilons({report.name: epsilons(experiment, report) for report in played.reports.values()}, console)
+    print_exposed(played.headline.name, played.exposures(played.headline.name), console)
     if played.twins is not None and played.twins.near:
         console.print(
             f"{played.twins.near} of {played.twins.of} members have an equal or near-equal non-member, "
@@ -56,31 +58,32 @@ def print_played(experiment: Experiment, played: Played, console: Console) -> No
     console.print(f"Verdict by {played.headline.name}: [bold]{verdict}[/bold]. {MEANING[verdict]}{why}")
 
 
-def _print_epsilons(experiment: Experiment, played: Played, console: Console) -> None:
+def print_epsilons(bounds: Mapping[str, Sequence[Epsilon]], console: Console) -> None:
     """One row an attack and method: the lower bound on epsilon, and under which condition it holds."""
-    table = _table(f"epsilon is at least, at delta = {experiment.delta:g}, {100 * experiment.confidence:g} % sure")
+    first = next(iter(bounds.values()))[0]
+    table = _table(f"epsilon is at least, at delta = {first.delta:g}, {100 * first.confidence:g} % sure")
     for column in ("attack", "method", "epsilon", "note"):
         table.add_column(column, overflow="fold", justify="right" if column == "epsilon" else "left")
-    for report in played.reports.values():
-        for bound in epsilons(experiment, report):
-            table.add_row(report.name, bound.method, f"{bound.value:.3f}", bound.note)
+    for name, found in bounds.items():
+        for bound in found:
+            table.add_row(name, bound.method, f"{bound.value:.3f}", bound.note)
     console.print(table)
 
 
-def _print_exposed(played: Played, console: Console) -> None:
-    """The members that the headline attack exposes most."""
-    table = _table(f"the most exposed by {played.headline.name}; all in exposed/")
+def print_exposed(name: str, exposures: pa.Table, console: Console) -> None:
+    """The units that an attack exposes most, of its table of exposures."""
+    table = _table(f"the most exposed by {name}; all in exposed/")
     shown = ("unit", "score", "p_value", "group", "member", "flip_rate")
-    rows = played.exposures(played.headline.name).slice(0, SHOWN).select(shown).to_pylist()
-    columns = [name for name in shown if any(row[name] is not None for row in rows)]
-    for name in columns:
-        table.add_column(name.replace("_", " "), overflow="fold", justify="left" if name == "unit" else "right")
+    rows = exposures.slice(0, SHOWN).select(shown).to_pylist()
+    columns = [column for column in shown if any(row[column] is not None for row in rows)]
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold", justify="left" if column == "unit" else "right")
     for row in rows:
-        table.add_row(*(f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in columns))
+        table.add_row(*(f"{row[one]:.3g}" if isinstance(row[one], float) else str(row[one]) for one in columns))
     console.print(table)
 
 
-def _print_table(
+def print_table(
     title: str, reports: Sequence[Report], console: Console, above: Mapping[str, Estimate] | None = None
 ) -> None:
     """One row a report: the numbers, and under them their intervals."""

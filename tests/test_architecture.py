@@ -81,6 +81,11 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "setting": {"config", "core", "members", "plan", "recipes", "shadows", "units"},
     "games": {"core", "plan", "setting", "shadows"},
     "sounds": set(),
+    "outputs": {"core", "posteriors", "signals"},
+    "arrays": {"attacks", "config", "core", "estimates", "experiment", "outputs", "papers", "posteriors"} | {"report"},
+    "saved": {"core", "outputs"},
+    "saved_cli": {"arrays", "config", "controls", "core", "estimates", "exposure", "figures", "folder"}
+    | {"outputs", "played", "privacy", "progress", "report", "saved", "table"},
 }
 
 

@@ -96,14 +96,15 @@ def _parts(group: Integers) -> Iterator[tuple[int, Integers]]:
 
 def _only(attack: Attack, evidence: Evidence, here: Integers) -> Evidence:
     """The evidence of some units, and what its references say of them."""
-    names = tuple(evidence.names[i] for i in here)
+    names = tuple(map(evidence.names.__getitem__, here.tolist()))
 
     def cut(one: Evidence) -> Evidence:
         group = None if one.group is None else one.group[here]
         return Evidence(one.features[here], one.member[here], names, group=group)
 
-    if evidence.references:
-        aligned(attack, evidence)
+    if not evidence.references:
+        return cut(evidence)
+    aligned(attack, evidence)
     return replace(cut(evidence), references=tuple(map(cut, evidence.references)))
 
 

@@ -53,7 +53,7 @@ class Relative(Attack):
 def _known(shadow: Evidence) -> Evidence:
     """A shadow's evidence relative to the others', without the units that all the others saw."""
     level, found = _level(shadow)
-    names = tuple(name for name, f in zip(shadow.names, found, strict=True) if f)
+    names = shadow.names if found.all() else tuple(name for name, f in zip(shadow.names, found, strict=True) if f)
     group = None if shadow.group is None else shadow.group[found]
     return Evidence((shadow.features - level)[found], shadow.member[found], names, group=group)
 

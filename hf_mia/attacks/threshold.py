@@ -15,7 +15,8 @@ from hf_mia.estimates import best_threshold
 class Threshold(Attack):
     """One number a unit, larger = more likely a member; the threshold is the shadows' best accuracy (Yeom et al. 2018).
 
-    Without shadows it gives scores only. The threshold is chosen over all shadows' units together.
+    Without shadows, and with such as hold no known members or no known non-members, it gives scores only. The threshold
+    is chosen over all shadows' units together.
     """
 
     signal: Signal
@@ -26,7 +27,7 @@ class Threshold(Attack):
         known = [~np.isnan(shadow.member) for shadow in shadows]
         scores = np.concatenate([_single(shadow)[k] for shadow, k in zip(shadows, known, strict=True)])
         member = np.concatenate([shadow.member[k] == 1 for shadow, k in zip(shadows, known, strict=True)])
-        return Scorer(_single, best_threshold(scores, member))
+        return Scorer(_single, best_threshold(scores, member) if member.any() and not member.all() else None)
 
 
 def _single(evidence: Evidence) -> Floats:

@@ -149,11 +149,16 @@ def log_posteriors(answers: Answers) -> Floats:
 
     Logits give them exactly. Of probabilities, 0 counts as 2^-149. Where the top k are shown, what they leave is spread
     evenly over the other classes, none of which may have more than the least that is shown; what float32 cannot tell
-    from nothing counts as 2^-25. ValueError where labels alone are shown.
+    from nothing counts as 2^-25. Where somebody has worked them out already, they stand in `logp`. ValueError where
+    labels alone are shown.
     """
     if "predicted" in answers:
         raise ValueError("labels alone are shown, and no probabilities: set probe.access to logits or probabilities.")
     count = int(table(answers["count"])[0, 0])
+    if "logp" in answers:
+        return (
+            table(answers["logp"]).astype(np.float64, copy=False).reshape(len(answers["label"].offsets) - 1, -1, count)
+        )
     name = next(name for name in ("logits", "probabilities", "top") if name in answers)
     found = table(answers[name]).astype(np.float64)
     if name == "top":
