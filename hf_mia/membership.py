@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from hf_mia.estimates import Bools, Floats
+from hf_mia.estimates import Bools
 from hf_mia.report import Report
 
 Numbers = Sequence[float] | npt.NDArray[np.generic]
 FPRS = (0.01, 0.001)
+MISSING = "Leave out units that have no score, and say so in the audit."
+LABELS = (
+    "Write 1 for a member and 0 for a non-member, also in place of -1 and +1 or of names, and leave out units whose "
+    "membership is unknown."
+)
 
 
 def membership_inference(
@@ -29,13 +35,13 @@ def membership_inference(
     ValueError for scores that are not finite numbers, membership that is not 1 or 0, lengths that differ, under two
     units of a class, settings out of range.
     """
-    values, truth = _scores(scores), _member(member)
+    values, truth = numbers("scores", scores, MISSING).astype(np.float64), members("member", member)
     if isinstance(fpr, (int, float)):
         raise ValueError(f"fpr: must be a list of rates, not {fpr}. Write [{fpr}].")
     if len(values) == 0:
         raise ValueError("scores: there are none. Give one score a unit, and at least two units of each class.")
-    names = tuple(map(str, range(len(values))))
-    return flat(Report("membership_inference", values, truth, names, threshold, tuple(fpr), confidence))
+    units = cast("tuple[str, ...]", tuple(range(len(values))))  # a million strings would take half of the time
+    return flat(Report("membership_inference", values, truth, units, threshold, tuple(fpr), confidence))
 
 
 def flat(report: Report) -> dict[str, float]:
@@ -52,39 +58,34 @@ def flat(report: Report) -> dict[str, float]:
         found |= {key: value for key, value in ends.items() if value is not None}
     if report.threshold is not None:
         found["threshold"] = report.threshold
-    members = int(report.member.sum())
-    return found | {"n": report.member.size, "members": members, "non_members": report.member.size - members}
+    inside = int(report.member.sum())
+    return found | {"n": report.member.size, "members": inside, "non_members": report.member.size - inside}
 
 
-def _scores(given: Numbers) -> Floats:
-    """Numbers as they are, else a ValueError: numpy would take '0.5' for a number, and None for NaN."""
+def numbers(name: str, given: Numbers, way_out: str) -> npt.NDArray[np.generic]:
+    """Numbers as an array, else a ValueError: numpy would take '0.5' for a number, and None for NaN."""
     values = np.asarray(given)
+    if values.ndim == 0:
+        raise ValueError(f"{name}: must be a list, one number a unit, not {given!r}.")
     if values.size and values.dtype.kind not in "biuf":
-        wrong = next(_others(values))
-        raise ValueError(
-            f"scores: must be numbers, but {wrong}. Leave out units that have no score, and say so in the audit."
-        )
-    return values.astype(np.float64)
+        raise ValueError(f"{name}: must be numbers, but {_stranger(values)}. {way_out}")
+    return values
 
 
-def _member(given: Numbers) -> Bools:
+def members(name: str, given: Numbers) -> Bools:
     """1 and 0, True and False as booleans; ValueError for all else, with what to write in its place."""
-    values = np.asarray(given)
-    rule = "member: must be 1 (or True) for a member and 0 (or False) for a non-member, but"
-    if values.size and values.dtype.kind not in "biuf":
-        raise ValueError(f"{rule} {next(_others(values))}. Write names of classes, such as 'member', as 1 and 0.")
+    values = numbers(name, given, LABELS)
     if values.dtype.kind != "b" and (wrong := (values != 0) & (values != 1)).any():
         place = int(np.flatnonzero(wrong)[0])
         raise ValueError(
-            f"{rule} position {place} holds {values.ravel()[place]}. Write -1 and +1 as 0 and 1, and leave out units "
-            "whose membership is unknown."
+            f"{name}: must be 1 (or True) for a member and 0 (or False) for a non-member, but position {place} holds "
+            f"{values.ravel()[place]}. {LABELS}"
         )
     return values.astype(np.bool_)
 
 
-def _others(values: npt.NDArray[np.generic]) -> Iterator[str]:
-    """What is no number, and where."""
-    for place, value in enumerate(values.ravel().tolist()):
-        if not isinstance(value, (bool, int, float)):
-            yield f"position {place} holds {value!r}"
-    yield f"they are {values.dtype}"
+def _stranger(values: npt.NDArray[np.generic]) -> str:
+    """The first that is no number, and where."""
+    found = enumerate(values.ravel().tolist())
+    strangers = (f"position {i} holds {value!r}" for i, value in found if not isinstance(value, (bool, int, float)))
+    return next(strangers, f"they are {values.dtype}")
