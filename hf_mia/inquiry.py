@@ -56,13 +56,15 @@ class Inquiry:
         check_name(name, free, "attack that needs no run")
         return unfitted(name, free[name])
 
+    def scores(self, pool: Pool) -> dict[str, float]:
+        """Each unit's score by its name."""
+        return dict(zip(pool.names, self._asked(self.fitted(), pool).tolist(), strict=True))
+
     def answer(self, pool: Pool, member: Booleans | None = None) -> dict[str, object]:
         """`names` and `scores` of the units, the shadows' `threshold` if there is one and, where membership (units,) is
         given, what `hf_mia.membership.flat` tells. ValueError from the model, the attack, or the report."""
         fitted = self.fitted()
-        runner = Runner(cache_folder(None if self.cache is None else Path(self.cache)))
-        scores = fitted.scores(self.data.model(self.model, self.revision), pool, runner)
-        threshold = fitted.scorer.threshold
+        scores, threshold = self._asked(fitted, pool), fitted.scorer.threshold
         found: dict[str, object] = {"attack": fitted.name, "names": list(pool.names), "scores": scores.tolist()}
         if threshold is not None:
             found["threshold"] = threshold
@@ -70,6 +72,10 @@ class Inquiry:
             return found
         report = Report(fitted.name, scores, member, pool.names, threshold, tuple(self.fpr), self.confidence)
         return found | flat(report)
+
+    def _asked(self, fitted: Fitted, pool: Pool) -> Floats:
+        runner = Runner(cache_folder(None if self.cache is None else Path(self.cache)))
+        return fitted.scores(self.data.model(self.model, self.revision), pool, runner)
 
     def _free(self, attack: Attack) -> bool:
         return attack.least == 0 and alone(attack) and self.data.takes(attack.signal.probe)

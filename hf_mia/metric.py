@@ -128,9 +128,9 @@ class MembershipInference(evaluate.Metric):  # type: ignore[misc]
 
 
 class Asking(evaluate.Metric):  # type: ignore[misc]
-    """A metric that asks a model about records, each of a unit: what its data is, and the attack that needs no run."""
+    """A metric that asks a model about records, each of a unit: the kind of its data, and the attack that needs no run."""
 
-    data: ClassVar[Data]
+    kind: ClassVar[Data]
     free: ClassVar[str]
 
     def pool(self, predictions: Sequence[object], users: Sequence[str]) -> Pool:
@@ -156,7 +156,7 @@ class Asking(evaluate.Metric):  # type: ignore[misc]
         confidence: float = 0.95,
     ) -> dict[str, object]:
         asked = {"model": model_id, "revision": revision, "run": run, "attack": attack, "cache": cache}
-        inquiry = Inquiry(data=self.data, free=self.free, fpr=fpr, confidence=confidence, **asked)
+        inquiry = Inquiry(data=self.kind, free=self.free, fpr=fpr, confidence=confidence, **asked)
         pool = self.pool(predictions, users)
         return inquiry.answer(pool, member_of(labels(references, len(predictions)), pool))
 
@@ -164,7 +164,7 @@ class Asking(evaluate.Metric):  # type: ignore[misc]
 class AuditMI(Asking):
     """Whose texts a language model was trained on: each user's score, from the ranks of the true next words."""
 
-    data: ClassVar[Data] = Texts()
+    kind: ClassVar[Data] = Texts()
     free: ClassVar[str] = "mean-rank"
 
     def _info(self) -> evaluate.MetricInfo:
@@ -211,7 +211,7 @@ class AuditMI(Asking):
 class EncoderMI(Asking):
     """Which images a vision encoder was trained on: each image's score, from the similarities of its views."""
 
-    data: ClassVar[Data] = Images()
+    kind: ClassVar[Data] = Images()
     free: ClassVar[str] = "encodermi-t"
 
     def _info(self) -> evaluate.MetricInfo:
