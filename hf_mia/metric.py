@@ -170,7 +170,7 @@ class AuditMI(Asking):
     def _info(self) -> evaluate.MetricInfo:
         features = {"predictions": datasets.Value("string"), "users": datasets.Value("string")}
         return evaluate.MetricInfo(
-            description="Whose texts a language model was trained on, by AuditMI (Song and Shmatikov 2019): a score a "
+            description="Whose texts a language model was trained on, by AuditMI: a score a "
             "user and, where membership is known, how well the scores tell it.",
             citation=SONG,
             inputs_description=TEXTS,
@@ -217,7 +217,7 @@ class EncoderMI(Asking):
     def _info(self) -> evaluate.MetricInfo:
         features = {"predictions": datasets.Image(decode=False), "references": datasets.Value("float64")}
         return evaluate.MetricInfo(
-            description="Which images a vision encoder was trained on, by EncoderMI (Liu et al. 2021): a score an "
+            description="Which images a vision encoder was trained on, by EncoderMI: a score an "
             "image and, where membership is known, how well the scores tell it.",
             citation=LIU,
             inputs_description=IMAGES,

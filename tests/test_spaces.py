@@ -82,7 +82,10 @@ def test_the_test_cases_hold(gpt2_folder: Path, encoder_folder: str, tmp_path: P
         for case in cases:
             settings, expected = case.pop("settings", {}), case.pop("result")
             found = evaluate.load(str(SPACES / name)).compute(**case, **settings, **asked)
-            assert {key: found[key] for key in expected} == pytest.approx(expected)
+            assert all(
+                found[key] == pytest.approx(value) for key, value in expected.items() if not isinstance(value, list)
+            )
+            assert all(found[key] == value for key, value in expected.items() if isinstance(value, list))
 
 
 def test_the_examples_of_the_first_card_hold() -> None:
