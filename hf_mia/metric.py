@@ -128,7 +128,7 @@ class MembershipInference(evaluate.Metric):  # type: ignore[misc]
 
 
 class Asking(evaluate.Metric):  # type: ignore[misc]
-    """A metric that asks a model about records, each of a unit: the kind of its data, and the attack that needs no run."""
+    """A metric that asks a model about records: the kind of its data, and the attack that it takes without a run."""
 
     kind: ClassVar[Data]
     free: ClassVar[str]
