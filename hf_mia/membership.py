@@ -62,7 +62,7 @@ def flat(report: Report) -> dict[str, float]:
     return found | {"n": report.member.size, "members": inside, "non_members": report.member.size - inside}
 
 
-def numbers(name: str, given: Numbers, way_out: str) -> npt.NDArray[np.generic]:
+def numbers(name: str, given: object, way_out: str) -> npt.NDArray[np.generic]:
     """Numbers as an array, else a ValueError: numpy would take '0.5' for a number, and None for NaN."""
     values = np.asarray(given)
     if values.ndim == 0:
@@ -72,7 +72,7 @@ def numbers(name: str, given: Numbers, way_out: str) -> npt.NDArray[np.generic]:
     return values
 
 
-def members(name: str, given: Numbers) -> Bools:
+def members(name: str, given: object) -> Bools:
     """1 and 0, True and False as booleans; ValueError for all else, with what to write in its place."""
     values = numbers(name, given, LABELS)
     if values.dtype.kind != "b" and (wrong := (values != 0) & (values != 1)).any():

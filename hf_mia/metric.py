@@ -110,7 +110,7 @@ class MembershipInference(evaluate.Metric):  # type: ignore[misc]
         """Add one score and its membership, which must be numbers."""
         row = {"predictions": prediction, "references": reference, **others}
         for name, value in row.items():
-            numbers(name, [value], LABELS if name == "references" else MISSING)  # type: ignore[list-item]
+            numbers(name, [value], LABELS if name == "references" else MISSING)
         super().add(prediction=row.pop("predictions"), reference=row.pop("references"), **row)
 
     def _compute(
@@ -155,8 +155,17 @@ class Asking(evaluate.Metric):  # type: ignore[misc]
         fpr: Sequence[float] = FPRS,
         confidence: float = 0.95,
     ) -> dict[str, object]:
-        asked = {"model": model_id, "revision": revision, "run": run, "attack": attack, "cache": cache}
-        inquiry = Inquiry(data=self.kind, free=self.free, fpr=fpr, confidence=confidence, **asked)
+        inquiry = Inquiry(
+            data=self.kind,
+            free=self.free,
+            model=model_id,
+            revision=revision,
+            run=run,
+            attack=attack,
+            cache=cache,
+            fpr=fpr,
+            confidence=confidence,
+        )
         pool = self.pool(predictions, users)
         return inquiry.answer(pool, member_of(labels(references, len(predictions)), pool))
 
