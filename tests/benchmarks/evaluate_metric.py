@@ -1,6 +1,6 @@
 """`evaluate.load` and `compute` of 1,000,000 pairs against evaluate's own Arrow round trip, a metric that does nothing.
 
-And the plain function beneath, with all intervals, against one second. One thread; exits with 1 when either falls short.
+And the plain function beneath, with all intervals, against one second. One thread; exits with 1 when one falls short.
 """
 
 from __future__ import annotations
