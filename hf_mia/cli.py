@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from hf_mia.keys import cache_folder
+
 if TYPE_CHECKING:
     from hf_mia.plan import Experiment
     from hf_mia.setting import Setting
@@ -163,13 +165,6 @@ def run(described: Experiment, out: Path, cache: Path, as_json: bool) -> None:
     else:
         print_played(described, played, Console(highlight=False))
         typer.echo(f"Written to {out}: report.json, figures, evidence, config.yaml.")
-
-
-def cache_folder(given: Path | None) -> Path:
-    """The folder given, or `hf_mia` in the Hugging Face home."""
-    from huggingface_hub.constants import HF_HOME
-
-    return given or Path(HF_HOME) / "hf_mia"
 
 
 def quiet() -> None:

@@ -238,8 +238,14 @@ def percentile_interval(value: float, drawn: Floats, pairs: int, confidence: flo
     """
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    unseen = 1 - tail ** (1 / pairs)
+    return widened(Estimate(value, low, high), bool(drawn.min() == drawn.max()), pairs, confidence, floor)
+
+
+def widened(found: Estimate, point: bool, pairs: int, confidence: float, floor: float = 0.0) -> Estimate:
+    """An interval, as `percentile_interval` says of it: no surer than `pairs` allow; `point` where nothing varied."""
+    value, low, high = (float(number or 0) for number in (found.value, found.low, found.high))
+    unseen = 1 - ((1 - confidence) / 2) ** (1 / pairs)
     low, high = min(low, value, 1 - unseen * (1 - floor)), max(high, value, floor + unseen * (1 - floor))
-    if drawn.min() == drawn.max():
+    if point:
         low, high = min(low, value - unseen * (value - floor)), max(high, value + unseen * (1 - value))
     return Estimate(value, low, high)

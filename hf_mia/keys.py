@@ -14,6 +14,13 @@ IMAGES = 32  # encoded images, or sounds, in memory at once
 WAY_OUT = "free some space, or set --cache to a larger disk, and run again; what is done stays"
 
 
+def cache_folder(given: Path | None = None) -> Path:
+    """Where models and answers are kept: the folder given, or `hf_mia` in the Hugging Face home."""
+    from huggingface_hub.constants import HF_HOME
+
+    return given or Path(HF_HOME) / "hf_mia"
+
+
 def content_key(parts: Iterable[str | bytes]) -> str:
     """A 32-digit hexadecimal digest of a sequence of strings, each set off from the next."""
     digest = blake2b(digest_size=16)

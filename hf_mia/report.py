@@ -14,6 +14,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from hf_mia.delong import delong
 from hf_mia.estimates import (
     Bools,
     Estimate,
@@ -30,6 +31,8 @@ from hf_mia.estimates import (
     percentile_interval,
     stratified_draws,
 )
+
+DRAWN = 10_000  # units up to which the AUC's interval is a bootstrap
 
 
 class ReportDict(TypedDict):
@@ -101,8 +104,12 @@ class Report:
     def auc(self) -> Estimate:
         """The AUC with a stratified percentile bootstrap, never surer than perfect separation of this many units.
 
-        Source: Efron 1979; Clopper and Pearson 1934 for perfect separation, where the bootstrap degenerates to a point.
+        Of more than 10,000 units DeLong's interval stands in its place, which is the same to a few per cent of its
+        width by then, and takes no draws. Source: Efron 1979; Clopper and Pearson 1934 for perfect separation, where
+        the bootstrap degenerates to a point; DeLong et al. 1988.
         """
+        if self.member.size > DRAWN:
+            return delong(self.scores, self.member, self.confidence)
         drawn, _ = bootstrap(self.scores, self.member, (), self.resamples, self.seed)
         return percentile_interval(auc(self.scores, self.member), drawn, min(self._sizes), self.confidence)
 

@@ -32,7 +32,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "core": {"collate", "report"},
     "collate": set(),
     "estimates": set(),
-    "report": {"estimates"},
+    "report": {"delong", "estimates"},
     "controls": {"estimates"},
     "keys": set(),
     "progress": set(),
@@ -82,10 +82,16 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "games": {"core", "plan", "setting", "shadows"},
     "sounds": set(),
     "outputs": {"core", "posteriors", "signals"},
-    "arrays": {"attacks", "config", "core", "estimates", "experiment", "outputs", "papers", "posteriors"} | {"report"},
+    "arrays": {"attacks", "config", "core", "estimates", "experiment", "outputs", "papers", "posteriors"}
+    | {"report"},
     "saved": {"core", "outputs"},
     "saved_cli": {"arrays", "config", "controls", "core", "estimates", "exposure", "figures", "folder"}
     | {"outputs", "played", "privacy", "progress", "report", "saved", "table"},
+    "delong": {"estimates"},
+    "membership": {"estimates", "report"},
+    "refit": {"attacks", "config", "core", "data", "experiment", "folder", "plan"},
+    "inquiry": {"config", "core", "data", "keys", "membership", "papers", "refit", "report", "runner"},
+    "metric": {"core", "data", "images", "inquiry", "membership", "texts"},
 }
 
 
