@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 if TYPE_CHECKING:
+    from hf_mia.gate import Limit
     from hf_mia.plan import Experiment
     from hf_mia.setting import Setting
 
@@ -25,6 +26,23 @@ app = typer.Typer(
 Cache = Annotated[Optional[Path], typer.Option(help="Where models and answers are kept; default: $HF_HOME/hf_mia.")]
 Out = Annotated[Optional[Path], typer.Option(help="The run folder; default: runs/NAME.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print report.json on stdout instead of tables.")]
+FIGURES = ("auc=", "accuracy=", "precision=", "recall=", "advantage=", "tpr@0.01=", "tpr@0.001=")
+
+
+def figures(incomplete: str) -> list[str]:
+    """What the shell completes a limit with."""
+    return [name for name in FIGURES if name.startswith(incomplete)]
+
+
+FailAbove = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--fail-above",
+        metavar="FIGURE=NUMBER",
+        help="Exit with 1 where the headline attack's estimate is above, such as tpr@0.01=0.05 or auc=0.6.",
+        autocompletion=figures,
+    ),
+]
 
 
 class Demo(StrEnum):
@@ -44,19 +62,25 @@ def audit(
         bool, typer.Option("--dry-run", help="Say what would be done and how long; do nothing.")
     ] = False,
     as_json: AsJson = False,
+    fail_above: FailAbove = None,
 ) -> None:
-    """Audit a model as a config describes it."""
+    """Audit a model as a config describes it.
+
+    Exit status: 0 done, 1 a leak above the limit of --fail-above, 2 bad input or a figure that cannot be told.
+    """
     with errors():
         from hf_mia.config import override, read_yaml
         from hf_mia.experiment import experiment
+        from hf_mia.gate import limit
 
+        limits = [limit(text) for text in fail_above or []]
         described = experiment(override(read_yaml(config), overrides or []))
         if dry_run:
             from hf_mia.dry import describe
 
             typer.echo(describe(described, cache_folder(cache)))
         else:
-            run(described, out or Path("runs") / config.stem, cache_folder(cache), as_json)
+            run(described, out or Path("runs") / config.stem, cache_folder(cache), as_json, limits)
 
 
 @app.command()
@@ -90,14 +114,15 @@ def list_names() -> None:
                 typer.echo(f"  {name:24} {value!r}")
 
 
-def run(described: Experiment, out: Path, cache: Path, as_json: bool) -> None:
-    """Play an experiment; the first process writes the folder and prints."""
+def run(described: Experiment, out: Path, cache: Path, as_json: bool, limits: Sequence[Limit] = ()) -> None:
+    """Play an experiment; the first process writes the folder and prints, then says which limits were passed."""
     import json
 
     from accelerate import PartialState
     from rich.console import Console
 
     from hf_mia.folder import write_folder
+    from hf_mia.gate import over
     from hf_mia.played import report_json
     from hf_mia.run import play
     from hf_mia.setting import setting
@@ -105,6 +130,8 @@ def run(described: Experiment, out: Path, cache: Path, as_json: bool) -> None:
 
     quiet()
     prepared: Setting = setting(described)
+    for limit in limits:
+        limit.check(len(prepared.split.nonmembers))
     played = play(prepared, cache)
     if not PartialState().is_main_process:
         return
@@ -114,6 +141,9 @@ def run(described: Experiment, out: Path, cache: Path, as_json: bool) -> None:
     else:
         print_played(played, Console(highlight=False))
         typer.echo(f"Written to {out}: report.json, figures, evidence, config.yaml.")
+    if passed := over(limits, played.headline):
+        typer.echo("\n".join(passed), err=True)
+        raise typer.Exit(1)
 
 
 def cache_folder(given: Path | None) -> Path:
