@@ -101,6 +101,44 @@ def demo(
             cache_folder(cache), as_json)  # fmt: skip
 
 
+@app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    model: Annotated[Optional[str], typer.Argument(help="A model's folder or README.md, or an id on the Hub.")] = None,
+    push: Annotated[bool, typer.Option("--push", help="Open a pull request on the Hub.")] = False,
+    commit: Annotated[bool, typer.Option("--commit", help="Write to the main branch on the Hub.")] = False,
+) -> None:
+    """Write an audit to a model's card, or print the section."""
+    with errors():
+        from hf_mia.card import section, write_card
+        from hf_mia.hub import push_card
+        from hf_mia.outcome import read_outcome
+
+        outcome = read_outcome(folder)
+        if (push or commit) and (model is None or (push and commit)):
+            raise ValueError("--push opens a pull request, --commit writes to main: give one, and the model's id.")
+        if model is None:
+            typer.echo(section(outcome))
+        elif push or commit:
+            typer.echo(push_card(outcome, model, create_pr=push))
+        else:
+            typer.echo(f"Written to {write_card(Path(model), outcome)}.")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="A dataset's id on the Hub, such as org/name.")],
+    public: Annotated[bool, typer.Option("--public", help="A new repository is public: it names the units.")] = False,
+    pull_request: Annotated[bool, typer.Option("--pr", help="Open a pull request on a repository there is.")] = False,
+) -> None:
+    """Put a run folder on the Hub as a dataset, private unless told."""
+    with errors():
+        from hf_mia.hub import push_run
+
+        typer.echo(push_run(folder, repository, private=not public, create_pr=pull_request))
+
+
 @app.command("list")
 def list_names() -> None:
     """The attacks and recipes that a config can name."""

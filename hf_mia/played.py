@@ -67,10 +67,15 @@ class Played:
         return report.auc_above(self.control)
 
     def verdict(self, report: Report) -> str:
-        """`leak` where an attack beats both chance and the blind control by their intervals, else `inconclusive`."""
-        above = self.above_control(report)
-        beats = above.low is not None and above.low > 0 and report.auc.low is not None and report.auc.low > 0.5
-        return "leak" if beats else "inconclusive"
+        """What is shown by an attack."""
+        return verdict(report, self.control)
+
+
+def verdict(report: Report, control: Report) -> str:
+    """`leak` where an attack beats both chance and the blind control by their intervals, else `inconclusive`."""
+    above = report.auc_above(control)
+    beats = above.low is not None and above.low > 0 and report.auc.low is not None and report.auc.low > 0.5
+    return "leak" if beats else "inconclusive"
 
 
 def spread(trials: Sequence[Report]) -> dict[str, tuple[float, float] | None]:
