@@ -17,12 +17,13 @@ def spliced(block: str, result: Json, name: str, newline: str = "\n") -> str:
     """A YAML block, ended by a newline, with a result in its model-index in the place of an earlier one of its kind.
 
     Of its kind is a result with the same `task`. Where there is no model-index, one for the model `name` is added at
-    the end (before a last text in a block, whose end would change); where it has results, the new one stands after the first entry's last. No other line is touched. ValueError
-    for malformed YAML, for a model-index that is not made as the Hub asks, or where a shape cannot be spliced.
+    the end (before a last text in a block, whose end would change); where it has results, the new one stands after the
+    first entry's last. No other line is touched. ValueError for malformed YAML, for a model-index that is not made as
+    the Hub asks, or where a shape cannot be spliced.
     """
     before = _load(_bare(block))
     index = _index(before)
-    expected = {**before, KEY: _updated(index, result, name)}
+    expected = _updated(index, result, name)
     lines = block.splitlines(keepends=True)
     root = yaml.compose(block, Loader=yaml.SafeLoader) if before else None
     if root is not None and root.flow_style:
@@ -30,13 +31,14 @@ def spliced(block: str, result: Json, name: str, newline: str = "\n") -> str:
     value = _value(root, KEY)
     if value is None:
         place = _last(root, len(lines))
-        lines[place:place] = _dump({KEY: expected[KEY]}, 0, newline)
+        lines[place:place] = _dump({KEY: expected}, 0, newline)
     elif (results := _block_results(value, index)) is None:
-        _replace_key(lines, cast(yaml.MappingNode, root), value, _dump({KEY: expected[KEY]}, 0, newline))
+        _replace_key(lines, cast(yaml.MappingNode, root), value, _dump({KEY: expected}, 0, newline))
     else:
         _splice(lines, results, _places(index, result), result, newline)
     made = "".join(lines)
-    if _text(_load(_bare(made))) != _text(expected):
+    after = _load(_bare(made))
+    if _text(after.pop(KEY, None)) != _text(expected) or _text(after) != _text(_others(before)):
         raise ValueError(f"its {KEY} has a shape in which no result can be added alone: write it one item a line.")
     return made
 
@@ -51,6 +53,10 @@ def _load(block: str) -> dict[str, object]:
     if not isinstance(found, dict | None):
         raise ValueError(f"its front matter must be keys and values, not a {type(found).__name__}.")
     return found or {}
+
+
+def _others(found: Json) -> Json:
+    return {name: value for name, value in found.items() if name != KEY}
 
 
 def _bare(block: str) -> str:

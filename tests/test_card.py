@@ -82,7 +82,7 @@ def test_all_else_of_a_card_stays_as_it_was(outcome: Outcome, name: str) -> None
     index = after.pop("model-index")
     old = before.pop("model-index", None) or []
     assert after == before
-    assert list(front(made)) == list(front(card)) or list(front(made)) == [*front(card), "model-index"]
+    assert list(after) == list(before)  # the keys' order
     assert [one for entry in index for one in entry["results"] if one["task"] != TASK] == [
         one for entry in old for one in entry["results"]
     ]
