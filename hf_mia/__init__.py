@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from hf_mia.core import Signal as Signal
     from hf_mia.core import audit as audit
     from hf_mia.estimates import Estimate as Estimate
+    from hf_mia.hub import fetch_run as fetch_run
+    from hf_mia.hub import push_run as push_run
     from hf_mia.models import language_model as language_model
     from hf_mia.papers import PAPERS as PAPERS
     from hf_mia.probes import Tokens as Tokens
@@ -56,7 +58,9 @@ _HOMES = {
     "Views": "views",
     "audit": "core",
     "encoder": "vision",
+    "fetch_run": "hub",
     "language_model": "models",
+    "push_run": "hub",
 }
 
 __version__ = "0.1.0"
