@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hf_mia.attacks.shadow import LogisticRegression as LogisticRegression
     from hf_mia.attacks.shadow import ShadowClassifier as ShadowClassifier
     from hf_mia.attacks.threshold import Threshold as Threshold
+    from hf_mia.callback import MembershipAuditCallback as MembershipAuditCallback
     from hf_mia.core import Attack as Attack
     from hf_mia.core import Evidence as Evidence
     from hf_mia.core import Game as Game
@@ -45,6 +46,7 @@ _HOMES = {
     "Game": "core",
     "LinearSVC": "attacks.shadow",
     "LogisticRegression": "attacks.shadow",
+    "MembershipAuditCallback": "callback",
     "Model": "core",
     "Pool": "core",
     "Probe": "core",

@@ -135,10 +135,10 @@ def _config(folder: Path) -> Json:
     try:
         text = (folder / "config.yaml").read_text(encoding="utf-8")
         if len(text) > LONGEST or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ValueError(f"config.yaml is over {LONGEST:,} characters long, or refers to itself")
+            raise ValueError(f"config.yaml is over {LONGEST:,} characters long, or refers to itself.")
         return _mapping(yaml.safe_load(text), "config.yaml")
     except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"config.yaml cannot be read ({error})") from error
+        raise ValueError(f"config.yaml cannot be read ({' '.join(str(error).split())}).") from error
 
 
 def _mapping(value: object, where: str) -> Json:

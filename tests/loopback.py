@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,11 +34,12 @@ class Repository:
     failing: int | None = None  # the status of a commit; 0 hangs up in the middle
     commits: list[tuple[str, bool, str]] = field(default_factory=list)
     proposed: dict[str, bytes] = field(default_factory=dict)  # what the last pull request holds
+    number: int = field(default_factory=itertools.count().__next__)  # so that no two have a commit in common
 
     @property
     def head(self) -> str:
         content = [f"{name}:{hashlib.sha1(data).hexdigest()}" for name, data in sorted(self.files.items())]
-        return hashlib.sha1("\n".join([*content, str(len(self.commits))]).encode()).hexdigest()
+        return hashlib.sha1("\n".join([*content, str(len(self.commits)), str(self.number)]).encode()).hexdigest()
 
 
 @dataclass
@@ -46,11 +50,88 @@ class Loopback:
     repositories: dict[str, Repository] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
     def environment(self, home: Path, token: str | None = TOKEN) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in {"HF_TOKEN", "HF_HUB_OFFLINE"}}
-        kept |= {"HF_ENDPOINT": f"http://127.0.0.1:{self.port}", "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+        kept |= {"HF_ENDPOINT": self.url.rstrip("/"), "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
         kept |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1"}
         return kept if token is None else {**kept, "HF_TOKEN": token}
+
+
+CLIENT = """
+import json, os, sys
+from typer.testing import CliRunner
+from hf_mia.cli import app
+from hf_mia.hub import fetch_run
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    os.environ.pop("HF_TOKEN", None)
+    if asked["token"] is not None:
+        os.environ["HF_TOKEN"] = asked["token"]
+    if "fetch" in asked:
+        try:
+            answer = 0, str(fetch_run(*asked["fetch"])), ""
+        except (OSError, ValueError) as error:
+            answer = 1, "", f"{type(error).__name__}: {error}"
+    else:
+        done = CliRunner().invoke(app, asked["arguments"])
+        answer = done.exit_code, done.stdout, done.stderr + (repr(done.exception) if done.exit_code == 1 else "")
+    print(json.dumps(answer), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, eq=False)
+class Client:
+    """A process whose Hub is a loopback: it takes one command after the other, so its libraries load once."""
+
+    process: subprocess.Popen[str]
+
+    def call(self, *arguments: object, token: str | None = TOKEN) -> Answer:
+        """The command line, as `hf-mia ARGUMENTS`."""
+        return self._ask({"arguments": [str(argument) for argument in arguments], "token": token})
+
+    def fetch(self, repo_id: str, revision: str | None = None) -> Answer:
+        """`fetch_run`: the folder on stdout, or the error's kind and message on stderr."""
+        return self._ask({"fetch": [repo_id, revision], "token": TOKEN})
+
+    def _ask(self, asked: dict[str, object]) -> Answer:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.flush()
+        return Answer(*json.loads(self.process.stdout.readline()))
+
+
+@contextmanager
+def client(hub: Loopback, home: Path) -> Iterator[Client]:
+    """A client of a loopback until the block ends; what its libraries log goes to `home`/log."""
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CLIENT],
+            env=hub.environment(home),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        try:
+            yield Client(process)
+        finally:
+            process.kill()
+            process.communicate()
 
 
 @contextmanager
@@ -148,11 +229,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, asked: dict[str, str]) -> None:
         name = f"{asked.get('type', 'model')}s/{asked['organization']}/{asked['name']}"
         if name in self.loop.repositories:
-            self._refuse(409, "", "You already created this repository")
+            self._send(409, json.dumps({"error": "already there", "url": self.loop.url + name}).encode(), {})
         else:
             private = asked.get("visibility") == "private" or bool(asked.get("private"))
             self.loop.repositories[name] = Repository(private=private)
-            self._json({"url": f"http://127.0.0.1:{self.loop.port}/{name}"})
+            self._json({"url": self.loop.url + name})
 
     def _commit(self, repository: Repository, repo_id: str, body: bytes) -> None:
         if repository.readonly:
@@ -182,7 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
             repository.proposed = files
         else:
             repository.files = files
-        url = f"http://127.0.0.1:{self.loop.port}/{repo_id}"
+        url = self.loop.url + repo_id
         told = {"commitUrl": f"{url}/commit/{repository.head}", "commitOid": repository.head, "success": True}
         self._json({**told, "pullRequestUrl": f"{url}/discussions/1"} if proposed else told)
 

@@ -67,6 +67,12 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "experiment": {"config", "core", "data", "images", "papers", "plan", "recipes", "texts"},
     "setting": {"config", "core", "members", "plan", "recipes", "shadows", "units"},
     "games": {"core", "plan", "setting", "shadows"},
+    "gate": {"config", "estimates", "report"},
+    "outcome": {"config", "estimates", "played", "report"},
+    "frontmatter": set(),
+    "card": {"estimates", "frontmatter", "outcome", "played", "report", "table"},
+    "hub": {"card", "folder", "outcome"},
+    "callback": {"core", "estimates", "models", "papers", "probes", "report", "runner"},
 }
 
 

@@ -1,4 +1,4 @@
-"""Cards and runs on a Hub of our own: what is written, what is refused and how it is said, what is fetched and checked."""
+"""Cards and runs on a Hub of our own: what is written, what is refused and how that is said, what is fetched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from loopback import TOKEN, Loopback, Repository, loopback
+from loopback import TOKEN, Client, Loopback, Repository, client, loopback
 
 from hf_mia.card import FIGURE, section, updated
 from hf_mia.folder import read_evidence
@@ -24,7 +24,6 @@ from hf_mia.hub import check_evidence, is_run_file
 from hf_mia.outcome import Outcome, read_outcome
 
 CARD = "---\nlicense: mit   # as is\n---\n# A model\n"
-Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
@@ -45,36 +44,21 @@ def hub(server: Loopback) -> Loopback:
     return server
 
 
-def call(hub: Loopback, home: Path, *arguments: object, token: str | None = TOKEN) -> Done:
-    """The command line in a process whose Hub is this one."""
-    command = [sys.executable, "-m", "hf_mia", *map(str, arguments)]
-    done = subprocess.run(
-        command, env=hub.environment(home, token), capture_output=True, text=True, timeout=120, check=False
-    )
-    assert TOKEN not in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def fetch(hub: Loopback, home: Path, repo_id: str, revision: str | None = None) -> Done:
-    code = f"from hf_mia import fetch_run; print(fetch_run({repo_id!r}, {revision!r}))"
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=hub.environment(home),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def user(server: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    home = tmp_path_factory.mktemp("home")
+    with client(server, home) as made:
+        yield made
+    assert TOKEN not in (home / "log").read_text()
 
 
 def test_a_push_opens_a_pull_request_with_card_and_figure(
-    hub: Loopback, run_folder: Path, outcome: Outcome, tmp_path: Path
+    hub: Loopback, user: Client, run_folder: Path, outcome: Outcome, tmp_path: Path
 ) -> None:
     model = hub.repositories["models/org/tiny"] = Repository({"README.md": CARD.encode()})
     head = model.head
-    done = call(hub, tmp_path, "card", run_folder, "org/tiny", "--push")
-    assert done.returncode == 0, done.stderr
+    done = user.call("card", run_folder, "org/tiny", "--push")
+    assert done.code == 0, done.stderr
     assert done.stdout == f"http://127.0.0.1:{hub.port}/org/tiny/discussions/1\n"
     assert model.files == {"README.md": CARD.encode()}  # main is as it was
     assert model.proposed["README.md"].decode() == updated(CARD, outcome, "tiny")
@@ -83,14 +67,14 @@ def test_a_push_opens_a_pull_request_with_card_and_figure(
 
 
 def test_a_commit_writes_to_main_and_a_second_time_nothing(
-    hub: Loopback, run_folder: Path, outcome: Outcome, tmp_path: Path
+    hub: Loopback, user: Client, run_folder: Path, outcome: Outcome, tmp_path: Path
 ) -> None:
     model = hub.repositories["models/org/tiny"] = Repository({"config.json": b"{}"})  # without a card
-    done = call(hub, tmp_path, "card", run_folder, "org/tiny", "--commit")
-    assert done.returncode == 0, done.stderr
+    done = user.call("card", run_folder, "org/tiny", "--commit")
+    assert done.code == 0, done.stderr
     assert model.files["README.md"].decode() == updated("", outcome, "tiny")
     assert [proposed for _, proposed, _ in model.commits] == [False]
-    again = call(hub, tmp_path, "card", run_folder, "org/tiny", "--commit")
+    again = user.call("card", run_folder, "org/tiny", "--commit")
     assert again.stdout == "The card of org/tiny says so already.\n"
     assert len(model.commits) == 1
 
@@ -114,14 +98,20 @@ def test_a_commit_writes_to_main_and_a_second_time_nothing(
          "bytes"],
 )  # fmt: skip
 def test_every_refusal_has_its_own_line_and_nothing_is_written(
-    hub: Loopback, run_folder: Path, tmp_path: Path, repository: Repository | None, token: str | None, said: str
+    hub: Loopback,
+    user: Client,
+    run_folder: Path,
+    tmp_path: Path,
+    repository: Repository | None,
+    token: str | None,
+    said: str,
 ) -> None:
     if repository is not None:
         hub.repositories["models/org/tiny"] = repository
     files = None if repository is None else dict(repository.files)
     before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
-    done = call(hub, tmp_path, "card", run_folder, "org/tiny", "--push", token=token)
-    assert done.returncode == 2
+    done = user.call("card", run_folder, "org/tiny", "--push", token=token)
+    assert done.code == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert repository is None or (repository.files, repository.commits) == (files, [])
@@ -129,43 +119,52 @@ def test_every_refusal_has_its_own_line_and_nothing_is_written(
 
 
 def test_a_hub_that_is_not_there_and_one_that_is_switched_off(run_folder: Path, tmp_path: Path) -> None:
-    hub = Loopback(port=1)
-    assert "cannot be reached about org/tiny" in call(hub, tmp_path, "card", run_folder, "org/tiny", "--push").stderr
-    code = "from hf_mia.hub import fetch_run; fetch_run('org/run')"
-    environment = {**hub.environment(tmp_path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
-    assert "ConnectionError: the Hub cannot be reached about org/run" in done.stderr
+    """In processes of their own, as a user starts them."""
+    environment = Loopback(port=1).environment(tmp_path)
+    for further in ({}, {"HF_HUB_OFFLINE": "1"}):
+        done = subprocess.run(
+            [sys.executable, "-m", "hf_mia", "card", str(run_folder), "org/tiny", "--push"],
+            env={**environment, **further},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith("hf-mia: the Hub cannot be reached about org/tiny (")
+        assert "Traceback" not in done.stderr
+        assert TOKEN not in done.stdout + done.stderr
 
 
-def test_nothing_is_asked_of_the_hub_unless_told(hub: Loopback, run_folder: Path, tmp_path: Path) -> None:
+def test_nothing_is_asked_of_the_hub_unless_told(hub: Loopback, user: Client, run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    assert call(hub, tmp_path, "card", run_folder).returncode == 0
-    assert call(hub, tmp_path, "card", run_folder, tmp_path / "model").returncode == 0
-    assert call(hub, tmp_path, "card", run_folder, "org/tiny").returncode == 2
+    assert user.call("card", run_folder).code == 0
+    assert user.call("card", run_folder, tmp_path / "model").code == 0
+    assert user.call("card", run_folder, "org/tiny").code == 2
     assert hub.requests == []
 
 
 @pytest.fixture
-def pushed(hub: Loopback, run_folder: Path, tmp_path: Path) -> Repository:
+def pushed(hub: Loopback, user: Client, run_folder: Path, tmp_path: Path) -> Repository:
     """A private dataset with the run, pushed from a folder that holds something else too."""
     folder = Path(shutil.copytree(run_folder, tmp_path / "run"))
     (folder / "notes.txt").write_text("mine")
     (folder / "evidence" / "model.bin").write_bytes(b"weights")
-    done = call(hub, tmp_path / "home", "push", folder, "org/run")
-    assert done.returncode == 0, done.stderr
+    done = user.call("push", folder, "org/run")
+    assert done.code == 0, done.stderr
     return hub.repositories["datasets/org/run"]
 
 
 def test_a_run_goes_there_and_back(
-    hub: Loopback, pushed: Repository, run_folder: Path, outcome: Outcome, tmp_path: Path
+    hub: Loopback, user: Client, pushed: Repository, run_folder: Path, outcome: Outcome, tmp_path: Path
 ) -> None:
     own = {path.relative_to(run_folder).as_posix() for path in run_folder.rglob("*") if path.is_file()}
     assert set(pushed.files) == own | {"README.md"}
     assert pushed.private
     assert len(pushed.commits) == 1
     pushed.files["evil.pkl"] = b"not fetched"
-    done = fetch(hub, tmp_path / "home", "org/run")
-    assert done.returncode == 0, done.stderr
+    done = user.fetch("org/run")
+    assert done.code == 0, done.stderr
     folder = Path(done.stdout.strip())
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == own
     for name in own:
@@ -194,44 +193,46 @@ def test_the_readme_tells_what_it_is_and_datasets_opens_the_evidence(
 
 
 def test_a_second_push_deletes_what_is_no_longer_there_and_keeps_what_is_not_its_own(
-    hub: Loopback, pushed: Repository, outcome: Outcome, tmp_path: Path
+    hub: Loopback, user: Client, pushed: Repository, outcome: Outcome, tmp_path: Path
 ) -> None:
     pushed.files["mine.txt"] = b"kept"
     pushed.files["README.md"] = b"My words.\n"
     pushed.files["evidence/old/target.parquet"] = b"of another run"
-    done = call(hub, tmp_path / "home", "push", tmp_path / "run", "org/run")
-    assert done.returncode == 0, done.stderr
+    done = user.call("push", tmp_path / "run", "org/run")
+    assert done.code == 0, done.stderr
     assert "evidence/old/target.parquet" not in pushed.files
     assert pushed.files["mine.txt"] == b"kept"
     assert pushed.files["README.md"].decode() == f"My words.\n\n{section(outcome)}\n"
 
 
-def test_what_names_units_does_not_become_public_by_mistake(hub: Loopback, run_folder: Path, tmp_path: Path) -> None:
+def test_what_names_units_does_not_become_public_by_mistake(
+    hub: Loopback, user: Client, run_folder: Path, tmp_path: Path
+) -> None:
     there = hub.repositories["datasets/org/open"] = Repository(private=False)
-    done = call(hub, tmp_path, "push", run_folder, "org/open")
-    assert done.returncode == 2
+    done = user.call("push", run_folder, "org/open")
+    assert done.code == 2
     assert "org/open is public, and a run names its units: add --public" in done.stderr
     assert there.files == {}
-    assert call(hub, tmp_path, "push", run_folder, "org/open", "--public").returncode == 0
+    assert user.call("push", run_folder, "org/open", "--public").code == 0
     assert "report.json" in there.files
-    assert call(hub, tmp_path, "push", run_folder, "org/new", "--public").returncode == 0
+    assert user.call("push", run_folder, "org/new", "--public").code == 0
     assert not hub.repositories["datasets/org/new"].private
 
 
-def test_a_pull_request_makes_no_repository(hub: Loopback, run_folder: Path, tmp_path: Path) -> None:
-    done = call(hub, tmp_path, "push", run_folder, "org/run", "--pr")
-    assert done.returncode == 2
+def test_a_pull_request_makes_no_repository(hub: Loopback, user: Client, run_folder: Path, tmp_path: Path) -> None:
+    done = user.call("push", run_folder, "org/run", "--pr")
+    assert done.code == 2
     assert "there is no org/run on the Hub" in done.stderr
     assert hub.repositories == {}
     there = hub.repositories["datasets/org/run"] = Repository(private=True)
-    assert call(hub, tmp_path, "push", run_folder, "org/run", "--pr").stdout.endswith("/discussions/1\n")
+    assert user.call("push", run_folder, "org/run", "--pr").stdout.endswith("/discussions/1\n")
     assert there.files == {}
     assert "report.json" in there.proposed
 
 
-def test_what_is_no_run_is_not_pushed(hub: Loopback, tmp_path: Path) -> None:
-    done = call(hub, tmp_path, "push", tmp_path, "org/run")
-    assert done.returncode == 2
+def test_what_is_no_run_is_not_pushed(hub: Loopback, user: Client, tmp_path: Path) -> None:
+    done = user.call("push", tmp_path, "org/run")
+    assert done.code == 2
     assert "holds no report.json" in done.stderr
     assert hub.requests == []
 
@@ -248,21 +249,23 @@ def test_what_is_no_run_is_not_pushed(hub: Loopback, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_fetched_is_checked(
-    hub: Loopback, pushed: Repository, tmp_path: Path, path: str, content: bytes | None, said: str
+    hub: Loopback, user: Client, pushed: Repository, tmp_path: Path, path: str, content: bytes | None, said: str
 ) -> None:
     del pushed.files[path]
     if content is not None:
         pushed.files[path] = content
-    done = fetch(hub, tmp_path / "other", "org/run")
-    assert done.returncode == 1
+    done = user.fetch("org/run")
+    assert done.code == 1
     assert "ValueError" in done.stderr
     assert said in done.stderr.splitlines()[-1]
 
 
-def test_what_is_missing_or_too_large_is_not_fetched(hub: Loopback, pushed: Repository, tmp_path: Path) -> None:
-    assert "FileNotFoundError: there is no org/nothing" in fetch(hub, tmp_path / "other", "org/nothing").stderr
-    assert "FileNotFoundError: org/run has no such revision" in fetch(hub, tmp_path / "other", "org/run", "v9").stderr
-    assert fetch(hub, tmp_path / "other", "org/run", pushed.head).returncode == 0
+def test_what_is_missing_or_too_large_is_not_fetched(
+    hub: Loopback, user: Client, pushed: Repository, tmp_path: Path
+) -> None:
+    assert "FileNotFoundError: there is no org/nothing" in user.fetch("org/nothing").stderr
+    assert "FileNotFoundError: org/run has no such revision" in user.fetch("org/run", "v9").stderr
+    assert user.fetch("org/run", pushed.head).code == 0
     code = "import hf_mia.hub as hub; hub.LARGEST = 1000; hub.fetch_run('org/run')"
     environment = hub.environment(tmp_path / "third")
     hub.requests.clear()
