@@ -63,8 +63,8 @@ class MembershipAuditCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         _, self.member = checked(np.zeros(len(names)), np.asarray(self.member), names, least=2)
         if self.attack.least > 0 or self.attack.compares:
             raise ValueError(
-                f"attack: {self.attack} takes shadows, and there are none while a model is trained: take one that needs "
-                "none, such as PAPERS['mean-loss']."
+                f"attack: {self.attack} takes shadows, and there are none while a model is trained: take one that "
+                "needs none, such as PAPERS['mean-loss']."
             )
         if not isinstance(self.attack.signal.probe, Tokens):
             raise ValueError(f"attack: must ask a language model by Tokens, not by {self.attack.signal.probe}.")
@@ -73,8 +73,8 @@ class MembershipAuditCallback(TrainerCallback):  # type: ignore[misc, unused-ign
         others = int((~self.member).sum())
         if self.stop_above is not None and (not self.fprs or false_alarms(self.fprs[0], others) == 0):
             raise ValueError(
-                f"stop_above: {others} non-members cannot resolve the first of fprs = {self.fprs}: give more candidates, "
-                "or a larger rate."
+                f"stop_above: {others} non-members cannot resolve the first of fprs = {self.fprs}: give more "
+                "candidates, or a larger rate."
             )
 
     def attach(self, trainer: Trainer) -> MembershipAuditCallback:
