@@ -26,7 +26,7 @@ def spliced(block: str, result: Json, name: str, newline: str = "\n") -> str:
     expected = _updated(index, result, name)
     lines = block.splitlines(keepends=True)
     root = yaml.compose(block, Loader=yaml.SafeLoader) if before else None
-    if root is not None and root.flow_style:
+    if isinstance(root, yaml.CollectionNode) and root.flow_style:
         raise ValueError("the front matter is written in braces, where no line can be added: write one key a line.")
     value = _value(root, KEY)
     if value is None:

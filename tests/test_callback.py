@@ -209,12 +209,13 @@ def test_training_stops_where_too_many_are_found(
 def test_what_differs_before_training_stops_nothing(
     candidates: Pool, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    """Members who are found by the model as it was are no reason to stop before the first step."""
-    callback = audit(candidates, every=1, stop_above=0.0)
-    made = trainer(candidates, tokenizer, tmp_path, [], num_train_epochs=1)
+    """Members who are found by the model as it was are no reason to stop before the first audit of what it learnt."""
+    callback = audit(candidates, fprs=(0.5,), stop_above=0.0)
+    made = trainer(candidates, tokenizer, tmp_path, [], num_train_epochs=3)
     callback.attach(made)
     made.train()
-    assert made.state.global_step >= 1
+    assert (callback.reports[0][1].tpr_at(0.5).value or 0) > 0
+    assert [step for step, _ in callback.reports] == [0, STEPS]  # a whole epoch, and then no other
 
 
 def test_logs_evaluations_and_audits_at_one_step_do_not_displace_each_other(
