@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hf_mia.attacks.shadow import LogisticRegression as LogisticRegression
     from hf_mia.attacks.shadow import ShadowClassifier as ShadowClassifier
     from hf_mia.attacks.threshold import Threshold as Threshold
+    from hf_mia.callback import MembershipAuditCallback as MembershipAuditCallback
     from hf_mia.core import Attack as Attack
     from hf_mia.core import Evidence as Evidence
     from hf_mia.core import Game as Game
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from hf_mia.core import audit as audit
     from hf_mia.estimates import Estimate as Estimate
     from hf_mia.membership import membership_inference as membership_inference
+    from hf_mia.hub import fetch_run as fetch_run
+    from hf_mia.hub import push_run as push_run
     from hf_mia.models import language_model as language_model
     from hf_mia.papers import PAPERS as PAPERS
     from hf_mia.probes import Tokens as Tokens
@@ -49,6 +52,7 @@ _HOMES = {
     "Game": "core",
     "LinearSVC": "attacks.shadow",
     "LogisticRegression": "attacks.shadow",
+    "MembershipAuditCallback": "callback",
     "Model": "core",
     "Pool": "core",
     "Probe": "core",
@@ -66,9 +70,11 @@ _HOMES = {
     "attack": "arrays",
     "audit": "core",
     "encoder": "vision",
+    "fetch_run": "hub",
     "language_model": "models",
     "membership_inference": "membership",
     "scores": "arrays",
+    "push_run": "hub",
 }
 
 __version__ = "0.1.0"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +13,7 @@ import typer
 from hf_mia.keys import cache_folder
 
 if TYPE_CHECKING:
+    from hf_mia.gate import Limit
     from hf_mia.plan import Experiment
     from hf_mia.setting import Setting
 
@@ -27,6 +28,23 @@ app = typer.Typer(
 Cache = Annotated[Optional[Path], typer.Option(help="Where models and answers are kept; default: $HF_HOME/hf_mia.")]
 Out = Annotated[Optional[Path], typer.Option(help="The run folder; default: runs/NAME.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print report.json on stdout instead of tables.")]
+FIGURES = ("auc=", "accuracy=", "precision=", "recall=", "advantage=", "tpr@0.01=", "tpr@0.001=")
+
+
+def figures(incomplete: str) -> list[str]:
+    """What the shell completes a limit with."""
+    return [name for name in FIGURES if name.startswith(incomplete)]
+
+
+FailAbove = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--fail-above",
+        metavar="FIGURE=NUMBER",
+        help="Exit with 1 where the headline attack's estimate is above, such as tpr@0.01=0.05 or auc=0.6.",
+        autocompletion=figures,
+    ),
+]
 
 
 class Demo(StrEnum):
@@ -47,19 +65,25 @@ def audit(
         bool, typer.Option("--dry-run", help="Say what would be done and how long; do nothing.")
     ] = False,
     as_json: AsJson = False,
+    fail_above: FailAbove = None,
 ) -> None:
-    """Audit a model as a config describes it."""
+    """Audit a model as a config describes it.
+
+    Exit status: 0 done, 1 a leak above the limit of --fail-above, 2 bad input or a figure that cannot be told.
+    """
     with errors():
         from hf_mia.config import override, read_yaml
         from hf_mia.experiment import experiment
+        from hf_mia.gate import limit
 
+        limits = [limit(text) for text in fail_above or []]
         described = experiment(override(read_yaml(config), overrides or []))
         if dry_run:
             from hf_mia.dry import describe
 
             typer.echo(describe(described, cache_folder(cache)))
         else:
-            run(described, out or Path("runs") / config.stem, cache_folder(cache), as_json)
+            run(described, out or Path("runs") / config.stem, cache_folder(cache), as_json, limits)
 
 
 @app.command()
@@ -128,6 +152,43 @@ def attack(
             typer.echo(f"Written to {folder}: report.json, figures, exposed.")
 
 
+def card(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    model: Annotated[Optional[str], typer.Argument(help="A model's folder or README.md, or an id on the Hub.")] = None,
+    push: Annotated[bool, typer.Option("--push", help="Open a pull request on the Hub.")] = False,
+    commit: Annotated[bool, typer.Option("--commit", help="Write to the main branch on the Hub.")] = False,
+) -> None:
+    """Write an audit to a model's card, or print the section."""
+    with errors():
+        from hf_mia.card import section, write_card
+        from hf_mia.hub import push_card
+        from hf_mia.outcome import read_outcome
+
+        outcome = read_outcome(folder)
+        if (push or commit) and (model is None or (push and commit)):
+            raise ValueError("--push opens a pull request, --commit writes to main: give one, and the model's id.")
+        if model is None:
+            typer.echo(section(outcome))
+        elif push or commit:
+            typer.echo(push_card(outcome, model, create_pr=push))
+        else:
+            typer.echo(f"Written to {write_card(Path(model), outcome)}.")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="A dataset's id on the Hub, such as org/name.")],
+    public: Annotated[bool, typer.Option("--public", help="A new repository is public: it names the units.")] = False,
+    pull_request: Annotated[bool, typer.Option("--pr", help="Open a pull request on a repository there is.")] = False,
+) -> None:
+    """Put a run folder on the Hub as a dataset, private unless told."""
+    with errors():
+        from hf_mia.hub import push_run
+
+        typer.echo(push_run(folder, repository, private=not public, create_pr=pull_request))
+
+
 @app.command("list")
 def list_names() -> None:
     """The attacks and recipes that a config can name."""
@@ -141,14 +202,15 @@ def list_names() -> None:
                 typer.echo(f"  {name:24} {value!r}")
 
 
-def run(described: Experiment, out: Path, cache: Path, as_json: bool) -> None:
-    """Play an experiment; the first process writes the folder and prints."""
+def run(described: Experiment, out: Path, cache: Path, as_json: bool, limits: Sequence[Limit] = ()) -> None:
+    """Play an experiment; the first process writes the folder and prints, then says which limits were passed."""
     import json
 
     from accelerate import PartialState
     from rich.console import Console
 
     from hf_mia.folder import write_folder
+    from hf_mia.gate import over
     from hf_mia.played import report_json
     from hf_mia.run import play
     from hf_mia.setting import setting
@@ -156,6 +218,8 @@ def run(described: Experiment, out: Path, cache: Path, as_json: bool) -> None:
 
     quiet()
     prepared: Setting = setting(described)
+    for limit in limits:
+        limit.check(len(prepared.split.nonmembers))
     played = play(prepared, cache)
     if not PartialState().is_main_process:
         return
@@ -165,6 +229,9 @@ def run(described: Experiment, out: Path, cache: Path, as_json: bool) -> None:
     else:
         print_played(described, played, Console(highlight=False))
         typer.echo(f"Written to {out}: report.json, figures, evidence, config.yaml.")
+    if passed := over(limits, played.headline):
+        typer.echo("\n".join(passed), err=True)
+        raise typer.Exit(1)
 
 
 def quiet() -> None:

@@ -92,7 +92,7 @@ def language_model(source: str | Path, revision: str | None = None) -> Model:
     folder = folder_of(source, revision)
     config = _config(folder, str(source))
     check_weights(folder, str(source))
-    collate = TextCollate(saved_tokenizer(folder, str(source)), _context(config))
+    collate = TextCollate(saved_tokenizer(folder, str(source)), context(config))
     return Model(name_of(source, revision), folder_key(folder), collate, partial(_load, folder))
 
 
@@ -150,7 +150,7 @@ def saved_tokenizer(folder: Path, source: str) -> PreTrainedTokenizerBase:
         ) from error
 
 
-def _context(config: PretrainedConfig) -> int | None:
+def context(config: PretrainedConfig) -> int | None:
     """Positions that the model can take, or None where there is no such limit."""
     names = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
     limits = [config.to_dict().get(name) for name in names]

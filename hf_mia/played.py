@@ -83,20 +83,26 @@ class Played:
 
     def verdict(self, report: Report) -> str:
         """`leak` where an attack passes every one of the `checks`, else `inconclusive`."""
-        return "leak" if all(self.checks(report).values()) else "inconclusive"
-
-    def checks(self, report: Report) -> dict[str, bool]:
-        """What an attack must beat, by its interval or at 5 %: chance, the blind control, shuffled membership."""
-        above = self.above_control(report)
-        return {
-            "beats chance": report.auc.low is not None and report.auc.low > 0.5,
-            "beats the blind control": above.low is not None and above.low > 0,
-            "beats shuffled membership": shuffled(report.scores, report.member).p_value <= LEVEL,
-        }
+        return verdict(report, self.control)
 
     def exposures(self, name: str) -> pa.Table:
         """One row a unit, the most exposed by an attack first (`hf_mia.exposure.exposures`)."""
         return exposures(self.reports[name], self.evidence[name][0].group, self.flips[name])
+
+
+def checks(report: Report, control: Report) -> dict[str, bool]:
+    """What an attack must beat, by its interval or at 5 %: chance, the blind control, shuffled membership."""
+    above = report.auc_above(control)
+    return {
+        "beats chance": report.auc.low is not None and report.auc.low > 0.5,
+        "beats the blind control": above.low is not None and above.low > 0,
+        "beats shuffled membership": shuffled(report.scores, report.member).p_value <= LEVEL,
+    }
+
+
+def verdict(report: Report, control: Report) -> str:
+    """`leak` where an attack passes every one of the `checks`, else `inconclusive`."""
+    return "leak" if all(checks(report, control).values()) else "inconclusive"
 
 
 def spread(trials: Sequence[Report]) -> dict[str, tuple[float, float] | None]:
@@ -118,7 +124,10 @@ def report_json(experiment: Experiment, played: Played) -> dict[str, object]:
 
     def main(name: str, report: Report) -> dict[str, object]:
         attack = experiment.attacks[name]
-        controls = {"checks": played.checks(report), "shuffled": asdict(shuffled(report.scores, report.member))}
+        controls = {
+            "checks": checks(report, played.control),
+            "shuffled": asdict(shuffled(report.scores, report.member)),
+        }
         found = [asdict(bound) for bound in epsilons(experiment, report)]
         exposed = played.exposures(name).slice(0, EXPOSED).to_pylist()
         return {"attack": repr(attack), "access": attack.signal.probe.shows, **one(report), **controls} | {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_mia.collate import Item
+from hf_mia.collate import Collate, Item
 from hf_mia.core import Answers, Model, Probe, Ragged
 from hf_mia.keys import WAY_OUT, content_key, records_key
 from hf_mia.progress import bar
@@ -80,27 +80,45 @@ class Runner:
                 for done, i in enumerate(own):
                     rows = columns[i * self.chunk : (i + 1) * self.chunk]
                     items = model.collate.encode(rows)
-                    answers = self._answer(module, model, probe, items, state.device)
+                    answers = _answer(module, model.collate, probe, items, state.device, self.tokens)
                     size = min(self.chunk, len(records) - i * self.chunk)
                     _write(_table(answers, items, size), shards.paths[i])
                     progress(done + 1, len(own), "chunks")
         state.wait_for_everyone()
 
-    def _answer(
-        self, module: torch.nn.Module, model: Model, probe: Probe, items: Sequence[Item], device: torch.device
-    ) -> dict[str, pa.ListArray]:
-        """Each item's answers, in the items' order, asked in batches of items of like length."""
-        import pyarrow as pa
 
-        sizes = np.array([item.size for item in items], dtype=np.int64)
-        order = np.argsort(sizes, kind="stable")
-        answers: dict[str, list[pa.ListArray]] = {}
-        for rows in _batches(order.tolist(), sizes.tolist(), self.tokens):
-            batch = {name: tensor.to(device) for name, tensor in model.collate.pad([items[i] for i in rows]).items()}
-            for name, tensor in probe.observe(module, batch).items():
-                answers.setdefault(name, []).append(_lists(tensor, batch.get("scored")))
-        back = np.argsort(order)
-        return {name: pa.concat_arrays(lists).take(pa.array(back)) for name, lists in answers.items()}
+def answers_of(
+    module: torch.nn.Module, collate: Collate, probe: Probe, records: Dataset, chunk: int = 1024, tokens: int = 4096
+) -> Iterator[Answers]:
+    """What a module answers as it is now, on the device that it is on, chunk by chunk: nothing is kept."""
+    device = next(module.parameters()).device
+    columns = records.select_columns(list(collate.columns))
+    for start in range(0, len(records), chunk):
+        items = collate.encode(columns[start : start + chunk])
+        answers = _answer(module, collate, probe, items, device, tokens)
+        yield _answers(_table(answers, items, min(chunk, len(records) - start)))
+
+
+def _answer(
+    module: torch.nn.Module,
+    collate: Collate,
+    probe: Probe,
+    items: Sequence[Item],
+    device: torch.device,
+    tokens: int,
+) -> dict[str, pa.ListArray]:
+    """Each item's answers, in the items' order, asked in batches of items of like length."""
+    import pyarrow as pa
+
+    sizes = np.array([item.size for item in items], dtype=np.int64)
+    order = np.argsort(sizes, kind="stable")
+    answers: dict[str, list[pa.ListArray]] = {}
+    for rows in _batches(order.tolist(), sizes.tolist(), tokens):
+        batch = {name: tensor.to(device) for name, tensor in collate.pad([items[i] for i in rows]).items()}
+        for name, tensor in probe.observe(module, batch).items():
+            answers.setdefault(name, []).append(_lists(tensor, batch.get("scored")))
+    back = np.argsort(order)
+    return {name: pa.concat_arrays(lists).take(pa.array(back)) for name, lists in answers.items()}
 
 
 def _batches(order: Sequence[int], sizes: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hf_mia.estimates import Estimate
 from hf_mia.plan import Experiment
-from hf_mia.played import SPREAD, Played, Scene, epsilons, spread
+from hf_mia.played import SPREAD, Played, Scene, checks, epsilons, spread
 from hf_mia.privacy import Epsilon
 from hf_mia.report import Report
 
@@ -53,7 +53,9 @@ def print_played(experiment: Experiment, played: Played, console: Console) -> No
             f"{played.twins.exact} an equal one: no attack can tell these apart."
         )
     verdict = played.verdict(played.headline)
-    failed = [name.removeprefix("beats ") for name, passed in played.checks(played.headline).items() if not passed]
+    failed = [
+        name.removeprefix("beats ") for name, passed in checks(played.headline, played.control).items() if not passed
+    ]
     why = f" It does not beat {' or '.join(failed)}." if failed else ""
     console.print(f"Verdict by {played.headline.name}: [bold]{verdict}[/bold]. {MEANING[verdict]}{why}")
 

@@ -103,3 +103,9 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory, gpt2_folder: Path) -
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in folder.glob("process-*")) == ["process-0-of-2", "process-1-of-2"]
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a small audit of texts, with one control; tests copy what they change."""
+    return worlds.run_folder(tmp_path_factory.mktemp("run-folder"))

@@ -82,8 +82,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "games": {"core", "plan", "setting", "shadows"},
     "sounds": set(),
     "outputs": {"core", "posteriors", "signals"},
-    "arrays": {"attacks", "config", "core", "estimates", "experiment", "outputs", "papers", "posteriors"}
-    | {"report"},
+    "arrays": {"attacks", "config", "core", "estimates", "experiment", "outputs", "papers", "posteriors"} | {"report"},
     "saved": {"core", "outputs"},
     "saved_cli": {"arrays", "config", "controls", "core", "estimates", "exposure", "figures", "folder"}
     | {"outputs", "played", "privacy", "progress", "report", "saved", "table"},
@@ -92,6 +91,12 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "refit": {"attacks", "config", "core", "data", "experiment", "folder", "plan"},
     "inquiry": {"config", "core", "data", "keys", "membership", "papers", "refit", "report", "runner"},
     "metric": {"core", "data", "images", "inquiry", "membership", "texts"},
+    "gate": {"config", "estimates", "report"},
+    "outcome": {"config", "estimates", "played", "report"},
+    "frontmatter": set(),
+    "card": {"estimates", "frontmatter", "outcome", "played", "report", "table"},
+    "hub": {"card", "folder", "outcome"},
+    "callback": {"core", "estimates", "models", "papers", "probes", "report", "runner"},
 }
 
 

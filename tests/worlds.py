@@ -25,12 +25,14 @@ from hf_mia.backbones import Encoder
 from hf_mia.core import Answers, Game, Model, Pool, Probe, Ragged
 from hf_mia.downstream import classifying
 from hf_mia.experiment import experiment
+from hf_mia.folder import write_folder
 from hf_mia.games import games
 from hf_mia.keys import content_key
 from hf_mia.plan import Experiment
 from hf_mia.recipes.contrastive import pixels
 from hf_mia.recipes.language import Recurrent
 from hf_mia.recipes.vocabulary import word_tokenizer
+from hf_mia.run import play
 from hf_mia.runner import Runner
 from hf_mia.setting import Setting, setting
 from hf_mia.shadows import Job
@@ -324,6 +326,7 @@ import worlds
 from accelerate import PartialState
 from hf_mia.models import language_model
 from hf_mia.probes import Tokens
+from hf_mia.run import play
 from hf_mia.runner import Runner
 from hf_mia.shadows import train
 if __name__ == "__main__":
@@ -334,3 +337,13 @@ if __name__ == "__main__":
     state = PartialState()
     (cache / f"process-{{state.process_index}}-of-{{state.num_processes}}").touch()
 """
+
+
+def run_folder(folder: Path, users: int = 4 * 12) -> Path:
+    """A played audit as `hf-mia audit` writes it: 12 members, 12 non-members, who leak, and an untrained control."""
+    content = config(write(folder / "texts.parquet", users), users, epochs=30, shadows=2)
+    content |= {"attacks": ["mean-loss", "reference", {"name": "mean-rank", "signal": {"top": 5}}]}
+    content |= {"controls": ["untrained"], "fprs": [0.1, 0.001]}
+    described = experiment(content)
+    write_folder(folder / "run", described, play(setting(described), folder / "cache"))
+    return folder / "run"
