@@ -1,4 +1,4 @@
-"""The command line: `hf-mia demo`, `hf-mia audit CONFIG`, `hf-mia list`. Results on stdout, progress on stderr."""
+"""The command line: `hf-mia demo`, `audit CONFIG`, `query RUN`, `list`. Results on stdout, progress on stderr."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 Cache = Annotated[Optional[Path], typer.Option(help="Where models and answers are kept; default: $HF_HOME/hf_mia.")]
 Out = Annotated[Optional[Path], typer.Option(help="The run folder; default: runs/NAME.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print report.json on stdout instead of tables.")]
+Keep = Annotated[int, typer.Option(min=0, help="Megabytes of models that the run folder holds, for `hf-mia query`.")]
 
 
 class Demo(StrEnum):
@@ -44,6 +45,7 @@ def audit(
         bool, typer.Option("--dry-run", help="Say what would be done and how long; do nothing.")
     ] = False,
     as_json: AsJson = False,
+    keep: Keep = 64,
 ) -> None:
     """Audit a model as a config describes it."""
     with errors():
@@ -56,7 +58,7 @@ def audit(
 
             typer.echo(describe(described, cache_folder(cache)))
         else:
-            run(described, out or Path("runs") / config.stem, cache_folder(cache), as_json)
+            run(described, out or Path("runs") / config.stem, cache_folder(cache), as_json, keep)
 
 
 @app.command()
@@ -77,6 +79,47 @@ def demo(
             cache_folder(cache), as_json)  # fmt: skip
 
 
+@app.command()
+def query(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished audit, such as runs/demo.")],
+    text: Annotated[Optional[list[str]], typer.Option(help="A text; all that are given are one user's.")] = None,
+    file: Annotated[
+        Optional[Path], typer.Option(help="One user's texts, one a line (.txt), or users' (.jsonl, .parquet).")
+    ] = None,
+    image: Annotated[Optional[list[Path]], typer.Option(help="An image file, each by itself.")] = None,
+    attack: Annotated[
+        Optional[str], typer.Option(help="One of the run's; default: the first that can be asked.")
+    ] = None,
+    fpr: Annotated[float, typer.Option(help="The chance that a non-member is called consistent with membership.")] = (
+        0.05
+    ),
+    model: Annotated[
+        Optional[str], typer.Option(help="The audited target, where the folder does not keep it: a folder or Hub id.")
+    ] = None,
+    cache: Cache = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
+) -> None:
+    """Was this text, this user's data or this image in the training set? Asked of a finished audit's folder."""
+    with errors():
+        import json
+
+        from rich.console import Console
+
+        from hf_mia.opened import opened
+        from hf_mia.query import query as fitted
+        from hf_mia.query_cli import print_answers, to_json, units
+
+        quiet()
+        run = opened(folder)
+        about = units(run.experiment.data, text or [], file, image or [])
+        made = fitted(run, attack, model, cache_folder(cache))
+        answers = made.ask(about, fpr)
+        if as_json:
+            typer.echo(json.dumps(to_json(made, answers, fpr), allow_nan=False))
+        else:
+            print_answers(made, answers, fpr, Console(highlight=False))
+
+
 @app.command("list")
 def list_names() -> None:
     """The attacks and recipes that a config can name."""
@@ -90,25 +133,32 @@ def list_names() -> None:
                 typer.echo(f"  {name:24} {value!r}")
 
 
-def run(described: Experiment, out: Path, cache: Path, as_json: bool) -> None:
+def run(described: Experiment, out: Path, cache: Path, as_json: bool, megabytes: int = 64) -> None:
     """Play an experiment; the first process writes the folder and prints."""
     import json
 
     from accelerate import PartialState
     from rich.console import Console
 
+    from hf_mia.calibration import calibrations, write_calibrations
     from hf_mia.folder import write_folder
+    from hf_mia.keeping import keep
     from hf_mia.played import report_json
     from hf_mia.run import play
+    from hf_mia.runner import Runner
     from hf_mia.setting import setting
     from hf_mia.table import print_played
 
     quiet()
     prepared: Setting = setting(described)
     played = play(prepared, cache)
+    asked = calibrations(played, Runner(cache))
     if not PartialState().is_main_process:
         return
     write_folder(out, described, played)
+    write_calibrations(out, asked)
+    for note in keep(out, played.own, megabytes):
+        typer.echo(note, err=True)
     if as_json:
         typer.echo(json.dumps(report_json(described, played), allow_nan=False))
     else:

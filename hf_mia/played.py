@@ -12,6 +12,7 @@ import numpy as np
 from hf_mia.core import Evidence
 from hf_mia.data import Portrait
 from hf_mia.estimates import Estimate
+from hf_mia.games import Trained
 from hf_mia.plan import Experiment
 from hf_mia.report import Report
 
@@ -45,6 +46,7 @@ class Played:
     """What an audit found: a report an attack, the reports of each sweep's table and each scene, the blind control.
 
     `trials` are further reports of the attacks whose classifier was fitted again from other seeds, the first included.
+    `own` are the models that it was found with.
     """
 
     target: str
@@ -56,6 +58,7 @@ class Played:
     control: Report
     portrait: Portrait
     facts: Mapping[str, object]
+    own: Trained = field(repr=False)
 
     @property
     def headline(self) -> Report:

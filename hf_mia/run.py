@@ -96,7 +96,7 @@ def play(prepared: Setting, cache: Path) -> Played:
     portrait = experiment.data.portrait(target, stage.ask, probe)
     useful = experiment.data.utility(target.model, stage.rest, stage.ask)
     told_facts = {**facts(prepared, target), **({} if useful is None else {"knn_accuracy": useful})}
-    return Played(target.model.name, reports, evidence, sweeps, scenes, trials, control, portrait, told_facts)
+    return Played(target.model.name, reports, evidence, sweeps, scenes, trials, control, portrait, told_facts, own)
 
 
 def steps(experiment: Experiment, own: Trained) -> int:
