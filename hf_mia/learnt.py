@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import Field, fields, is_dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -36,7 +36,7 @@ def taught(signal: S, arrays: Mapping[str, Array]) -> S:
     """The signal with arrays that `learnt` gave put back; those that are missing stay unlearnt."""
     changes: dict[str, object] = {name: arrays[name] for name, _ in _own(signal) if name in arrays}
     inner = {name: taught(one, _under(arrays, name)) for name, one in _inner(signal)}
-    for item in fields(signal) if is_dataclass(signal) else ():
+    for item in _fields(signal):
         value = getattr(signal, item.name)
         if isinstance(value, Signal):
             changes[item.name] = inner[item.name]
@@ -45,15 +45,19 @@ def taught(signal: S, arrays: Mapping[str, Array]) -> S:
     return replace(signal, **changes) if changes else signal  # type: ignore[type-var]
 
 
+def _fields(signal: Signal) -> tuple[Field[object], ...]:
+    return fields(signal) if is_dataclass(signal) else ()
+
+
 def _own(signal: Signal) -> Iterator[tuple[str, object]]:
-    for item in fields(signal) if is_dataclass(signal) else ():
+    for item in _fields(signal):
         if not item.compare and not item.repr:
             yield item.name, getattr(signal, item.name)
 
 
 def _inner(signal: Signal) -> Iterator[tuple[str, Signal]]:
     """The signals that a signal wraps: a field, or an item of a field that is a tuple."""
-    for item in fields(signal) if is_dataclass(signal) else ():
+    for item in _fields(signal):
         value = getattr(signal, item.name)
         if isinstance(value, Signal):
             yield item.name, value

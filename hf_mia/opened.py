@@ -38,7 +38,7 @@ class _Plain(Loader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it holds an alias (*name), which a resolved config has no use for")
-        return cast("yaml.Node | None", super().compose_node(parent, index))  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
 
 
 @dataclass(frozen=True)

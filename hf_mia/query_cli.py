@@ -120,8 +120,9 @@ def _print_one(query: Query, answer: Answer, console: Console, margin: int) -> N
         some = f" (of the {answer.given} given, {answer.read} were read)" if answer.read < answer.given else ""
         told = (f"score {answer.score:.4g}, p = {answer.p_value:.3g} among {len(answer.calibration)} {unit}s that the "
                 f"audit knows to be no members{read}{some}. {told}")  # fmt: skip
-    for part in (told, *([_marked(answer.words)] if answer.words else [])):
-        console.print(Padding(part, (0, 0, 0, margin)), markup=False)
+    console.print(Padding(told, (0, 0, 0, margin)), markup=False)
+    if answer.words:
+        console.print(Padding(_marked(answer.words), (0, 0, 0, margin)))
 
 
 def _marked(spoken: Iterable[Word]) -> Text:
