@@ -67,6 +67,26 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "experiment": {"config", "core", "data", "images", "papers", "plan", "recipes", "texts"},
     "setting": {"config", "core", "members", "plan", "recipes", "shadows", "units"},
     "games": {"core", "plan", "setting", "shadows"},
+    "learnt": {"core"},
+    "calibration": {"attacks", "core", "folder", "learnt", "played", "progress", "units"},
+    "keeping": {"checkpoints", "games", "played"},
+    "opened": {"calibration", "config", "core", "experiment", "folder", "keeping", "learnt", "plan", "report"},
+    "askable": {"attacks", "core", "keeping", "learnt", "opened", "plan"},
+    "words": {"core", "models"},
+    "query": {
+        "askable",
+        "calibration",
+        "config",
+        "core",
+        "exposure",
+        "keys",
+        "learnt",
+        "opened",
+        "runner",
+        "units",
+        "words",
+    },
+    "query_cli": {"data", "query", "texts", "words"},
 }
 
 
