@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from hf_mia.core import Signal as Signal
     from hf_mia.core import audit as audit
     from hf_mia.estimates import Estimate as Estimate
-    from hf_mia.membership import membership_inference as membership_inference
     from hf_mia.hub import fetch_run as fetch_run
     from hf_mia.hub import push_run as push_run
+    from hf_mia.membership import membership_inference as membership_inference
     from hf_mia.models import language_model as language_model
     from hf_mia.papers import PAPERS as PAPERS
     from hf_mia.probes import Tokens as Tokens

@@ -1,15 +1,16 @@
-"""The command line: `hf-mia demo`, `audit CONFIG`, `attack FILE`, `list`. Results on stdout, progress on stderr."""
+"""The command line: `hf-mia demo`, `audit CONFIG`, `list` and `commands`. Results on stdout, progress on stderr."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from hf_mia.commands import add
+from hf_mia.console import AsJson, Cache, Out, errors, quiet
 from hf_mia.keys import cache_folder
 
 if TYPE_CHECKING:
@@ -24,10 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+add(app)
 
-Cache = Annotated[Optional[Path], typer.Option(help="Where models and answers are kept; default: $HF_HOME/hf_mia.")]
-Out = Annotated[Optional[Path], typer.Option(help="The run folder; default: runs/NAME.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print report.json on stdout instead of tables.")]
 FIGURES = ("auc=", "accuracy=", "precision=", "recall=", "advantage=", "tpr@0.01=", "tpr@0.001=")
 
 
@@ -45,6 +44,7 @@ FailAbove = Annotated[
         autocompletion=figures,
     ),
 ]
+Keep = Annotated[int, typer.Option(min=0, help="Megabytes of models that the run folder holds, for `hf-mia query`.")]
 
 
 class Demo(StrEnum):
@@ -66,6 +66,7 @@ def audit(
     ] = False,
     as_json: AsJson = False,
     fail_above: FailAbove = None,
+    keep: Keep = 64,
 ) -> None:
     """Audit a model as a config describes it.
 
@@ -83,7 +84,7 @@ def audit(
 
             typer.echo(describe(described, cache_folder(cache)))
         else:
-            run(described, out or Path("runs") / config.stem, cache_folder(cache), as_json, limits)
+            run(described, out or Path("runs") / config.stem, cache_folder(cache), as_json, limits, keep)
 
 
 @app.command()
@@ -104,91 +105,6 @@ def demo(
             cache_folder(cache), as_json)  # fmt: skip
 
 
-@app.command()
-def attack(
-    file: Annotated[Path, typer.Argument(help="Saved logits, .parquet or .npz: hf_mia.Saved(...).save(path).")],
-    attacks: Annotated[
-        Optional[list[str]],
-        typer.Option("--attack", help="A name of `hf-mia list`, again for more; default: all that fit."),
-    ] = None,
-    references: Annotated[
-        Optional[list[Path]],
-        typer.Option("--reference", help="Another model's logits of the same units; again for more."),
-    ] = None,
-    fprs: Annotated[
-        Optional[list[float]], typer.Option("--fpr", help="A false-positive rate; default: .01, .001.")
-    ] = None,
-    delta: Annotated[Optional[float], typer.Option(help="Bound epsilon from below, at this delta.")] = None,
-    provenance: Annotated[
-        str, typer.Option(help="How membership came about: random_split, coin, canary, post_hoc or unknown.")
-    ] = "unknown",
-    out: Out = None,
-    as_json: AsJson = False,
-) -> None:
-    """Attack a classifier by what it said, saved in a file: no model is asked."""
-    with errors():
-        import json
-
-        from rich.console import Console
-
-        from hf_mia.saved_cli import FPRS, Request, attacked, print_attacked, report_json, write
-
-        found = attacked(
-            Request(
-                file=file,
-                references=tuple(references or ()),
-                attacks=tuple(attacks or ()),
-                fprs=tuple(fprs or FPRS),
-                delta=delta,
-                provenance=provenance,
-            )
-        )
-        folder = out or Path("runs") / file.stem
-        write(found, folder)
-        if as_json:
-            typer.echo(json.dumps(report_json(found), allow_nan=False))
-        else:
-            print_attacked(found, Console(highlight=False))
-            typer.echo(f"Written to {folder}: report.json, figures, exposed.")
-
-
-def card(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    model: Annotated[Optional[str], typer.Argument(help="A model's folder or README.md, or an id on the Hub.")] = None,
-    push: Annotated[bool, typer.Option("--push", help="Open a pull request on the Hub.")] = False,
-    commit: Annotated[bool, typer.Option("--commit", help="Write to the main branch on the Hub.")] = False,
-) -> None:
-    """Write an audit to a model's card, or print the section."""
-    with errors():
-        from hf_mia.card import section, write_card
-        from hf_mia.hub import push_card
-        from hf_mia.outcome import read_outcome
-
-        outcome = read_outcome(folder)
-        if (push or commit) and (model is None or (push and commit)):
-            raise ValueError("--push opens a pull request, --commit writes to main: give one, and the model's id.")
-        if model is None:
-            typer.echo(section(outcome))
-        elif push or commit:
-            typer.echo(push_card(outcome, model, create_pr=push))
-        else:
-            typer.echo(f"Written to {write_card(Path(model), outcome)}.")
-
-
-@app.command()
-def push(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    repository: Annotated[str, typer.Argument(metavar="REPO", help="A dataset's id on the Hub, such as org/name.")],
-    public: Annotated[bool, typer.Option("--public", help="A new repository is public: it names the units.")] = False,
-    pull_request: Annotated[bool, typer.Option("--pr", help="Open a pull request on a repository there is.")] = False,
-) -> None:
-    """Put a run folder on the Hub as a dataset, private unless told."""
-    with errors():
-        from hf_mia.hub import push_run
-
-        typer.echo(push_run(folder, repository, private=not public, create_pr=pull_request))
-
-
 @app.command("list")
 def list_names() -> None:
     """The attacks and recipes that a config can name."""
@@ -202,17 +118,22 @@ def list_names() -> None:
                 typer.echo(f"  {name:24} {value!r}")
 
 
-def run(described: Experiment, out: Path, cache: Path, as_json: bool, limits: Sequence[Limit] = ()) -> None:
+def run(
+    described: Experiment, out: Path, cache: Path, as_json: bool, limits: Sequence[Limit] = (), megabytes: int = 64
+) -> None:
     """Play an experiment; the first process writes the folder and prints, then says which limits were passed."""
     import json
 
     from accelerate import PartialState
     from rich.console import Console
 
+    from hf_mia.calibration import calibrations, write_calibrations
     from hf_mia.folder import write_folder
     from hf_mia.gate import over
+    from hf_mia.keeping import keep
     from hf_mia.played import report_json
     from hf_mia.run import play
+    from hf_mia.runner import Runner
     from hf_mia.setting import setting
     from hf_mia.table import print_played
 
@@ -221,9 +142,13 @@ def run(described: Experiment, out: Path, cache: Path, as_json: bool, limits: Se
     for limit in limits:
         limit.check(len(prepared.split.nonmembers))
     played = play(prepared, cache)
+    asked = calibrations(played, Runner(cache))
     if not PartialState().is_main_process:
         return
     write_folder(out, described, played)
+    write_calibrations(out, asked)
+    for note in keep(out, played.own, megabytes):
+        typer.echo(note, err=True)
     if as_json:
         typer.echo(json.dumps(report_json(described, played), allow_nan=False))
     else:
@@ -232,29 +157,6 @@ def run(described: Experiment, out: Path, cache: Path, as_json: bool, limits: Se
     if passed := over(limits, played.headline):
         typer.echo("\n".join(passed), err=True)
         raise typer.Exit(1)
-
-
-def quiet() -> None:
-    """One progress bar a job: those of the libraries below are off."""
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-
-
-@contextmanager
-def errors() -> Iterator[None]:
-    """Bad input, a full disk and Ctrl-C end in one line that says what to do, not in a traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("Stopped. What is done stays in the cache: run the same command to go on.", err=True)
-        raise typer.Exit(130) from None
-    except (ValueError, OSError) as error:
-        typer.echo(f"hf-mia: {error}", err=True)
-        raise typer.Exit(2) from error
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ class Signal(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """All that an attack sees: features (units, f), member (units,): 1, 0 or NaN; `references`: what others say of them."""
+    """All that an attack sees: features (units, f), member (units,): 1, 0 or NaN; `references`: what others say."""
 
     features: Floats
     member: Floats

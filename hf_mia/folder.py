@@ -31,9 +31,9 @@ def write_folder(folder: Path, experiment: Experiment, played: Played) -> None:
         place.mkdir(parents=True, exist_ok=True)
         for stale in place.glob("*.parquet"):  # of a run with more shadows
             stale.unlink()
-        _write_evidence(target, place / "target.parquet")
+        write_evidence(target, place / "target.parquet")
         for number, shadow in enumerate(shadows, 1):
-            _write_evidence(shadow, place / f"shadow-{number:03d}.parquet")
+            write_evidence(shadow, place / f"shadow-{number:03d}.parquet")
     _write_exposures(folder / "exposed", played)
     _write_figures(folder / "figures", experiment, played)
     write_json(report_json(experiment, played), folder / "report.json")
@@ -54,7 +54,7 @@ def file_name(name: str) -> str:
     return safe if len(safe.encode()) <= LONGEST else f"{safe[: LONGEST // 4]} {content_key([name])}"
 
 
-def _write_evidence(evidence: Evidence, path: Path) -> None:
+def write_evidence(evidence: Evidence, path: Path) -> None:
     """One row a unit: name, membership (null: unknown), features, group if any; references in files beside it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -64,7 +64,7 @@ def _write_evidence(evidence: Evidence, path: Path) -> None:
     columns |= {} if evidence.group is None else {"group": evidence.group}
     pq.write_table(pa.table(columns), path, compression="zstd")
     for number, reference in enumerate(evidence.references, 1):
-        _write_evidence(reference, path.with_suffix(f".reference-{number:03d}.parquet"))
+        write_evidence(reference, path.with_suffix(f".reference-{number:03d}.parquet"))
 
 
 def read_evidence(path: Path) -> Evidence:

@@ -15,6 +15,7 @@ from hf_mia.core import Evidence
 from hf_mia.data import Portrait
 from hf_mia.estimates import Estimate
 from hf_mia.exposure import Flips, exposures
+from hf_mia.games import Trained
 from hf_mia.plan import Experiment
 from hf_mia.privacy import Epsilon, bounds
 from hf_mia.report import Report
@@ -57,7 +58,8 @@ class Played:
     """What an audit found: a report an attack, the reports of each sweep's table and each scene, the blind control.
 
     `trials` are further reports of the attacks whose classifier was fitted again from other seeds, the first included;
-    `flips` tell how decisions hang on the shadows at hand; `twins` how many members have a near-equal non-member.
+    `flips` tell how decisions hang on the shadows at hand; `twins` how many members have a near-equal non-member;
+    `own` are the models that it was found with.
     """
 
     target: str
@@ -71,6 +73,7 @@ class Played:
     twins: Twins | None
     portrait: Portrait
     facts: Mapping[str, object]
+    own: Trained = field(repr=False)
 
     @property
     def headline(self) -> Report:

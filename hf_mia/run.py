@@ -99,9 +99,8 @@ def play(prepared: Setting, cache: Path) -> Played:
     useful = data.utility(target.model, stage.rest, stage.ask)
     told_facts = {**facts(prepared, target), **({} if useful is None else {data.useful: useful})}
     twins = data.twins(target.pool, member)
-    return Played(
-        target.model.name, reports, evidence, sweeps, scenes, trials, flipped, control, twins, portrait, told_facts
-    )
+    found = target.model.name, reports, evidence, sweeps, scenes, trials, flipped, control, twins, portrait, told_facts
+    return Played(*found, own)
 
 
 def steps(experiment: Experiment, own: Trained) -> int:

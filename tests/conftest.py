@@ -78,6 +78,12 @@ def memorisers(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
 
 
 @pytest.fixture(scope="session")
+def run_folder(overfitted: worlds.World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `hf-mia audit` wrote of the overfitted world, with attacks that learn and that compare."""
+    return worlds.audited(overfitted, tmp_path_factory.mktemp("audited"))
+
+
+@pytest.fixture(scope="session")
 def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny GPT-2 with a context of 16 tokens and random weights, saved as a Hub repository is."""
     return worlds.tiny_gpt2(tmp_path_factory.mktemp("gpt2"))
@@ -106,6 +112,6 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory, gpt2_folder: Path) -
 
 
 @pytest.fixture(scope="session")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a small audit of texts, with one control; tests copy what they change."""
     return worlds.run_folder(tmp_path_factory.mktemp("run-folder"))

@@ -97,6 +97,15 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "card": {"estimates", "frontmatter", "outcome", "played", "report", "table"},
     "hub": {"card", "folder", "outcome"},
     "callback": {"core", "estimates", "models", "papers", "probes", "report", "runner"},
+    "learnt": {"core"},
+    "calibration": {"attacks", "core", "folder", "learnt", "played", "progress", "units"},
+    "keeping": {"checkpoints", "games", "played"},
+    "opened": {"calibration", "config", "core", "experiment", "folder", "keeping", "learnt", "plan", "report"},
+    "askable": {"attacks", "core", "keeping", "learnt", "opened", "plan"},
+    "words": {"core", "models"},
+    "query": {"askable", "calibration", "config", "core", "exposure", "keys", "learnt", "opened", "runner"}
+    | {"units", "words"},
+    "query_cli": {"data", "query", "texts", "words"},
 }
 
 

@@ -57,8 +57,8 @@ CARDS = {
 
 
 @pytest.fixture(scope="module")
-def outcome(run_folder: Path) -> Outcome:
-    return read_outcome(run_folder)
+def outcome(published_run: Path) -> Outcome:
+    return read_outcome(published_run)
 
 
 def without(text: str, newline: str) -> str:
@@ -182,12 +182,12 @@ def test_front_matter_is_where_the_hub_sees_it(card: str) -> None:
     ],
 )
 def test_a_damaged_card_is_refused_and_left_alone(
-    run_folder: Path, outcome: Outcome, tmp_path: Path, card: str, message: str
+    published_run: Path, outcome: Outcome, tmp_path: Path, card: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         updated(card, outcome, "tiny")
     (tmp_path / "README.md").write_bytes(card.encode())
-    done = call(run_folder, tmp_path)
+    done = call(published_run, tmp_path)
     assert done.exit_code == 2
     assert message in done.stderr
     assert "Nothing was written." in done.stderr
@@ -267,32 +267,32 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["card", *map(str, arguments)])
 
 
-def test_without_a_model_the_section_is_printed(run_folder: Path, outcome: Outcome) -> None:
-    done = call(run_folder)
+def test_without_a_model_the_section_is_printed(published_run: Path, outcome: Outcome) -> None:
+    done = call(published_run)
     assert done.exit_code == 0, done.output
     assert done.stdout == section(outcome) + "\n"
 
 
 @pytest.mark.parametrize("named", ["", "README.md"])
 def test_a_models_folder_gets_its_card_and_figure(
-    run_folder: Path, outcome: Outcome, tmp_path: Path, named: str
+    published_run: Path, outcome: Outcome, tmp_path: Path, named: str
 ) -> None:
     place = tmp_path / "my-model"
     place.mkdir()
     (place / "README.md").write_text(CARDS["plain"])
     (place / "README.md").chmod(0o640)
-    done = call(run_folder, place / named)
+    done = call(published_run, place / named)
     assert done.exit_code == 0, done.output
     assert (place / "README.md").read_text() == updated(CARDS["plain"], outcome, "my-model")
     assert (place / "README.md").stat().st_mode & 0o777 == 0o640
-    assert (place / FIGURE).read_bytes() == (run_folder / "figures" / "roc.png").read_bytes()
+    assert (place / FIGURE).read_bytes() == (published_run / "figures" / "roc.png").read_bytes()
     assert f"]({FIGURE})" in (place / "README.md").read_text()
     stamps = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
-    assert call(run_folder, place / named).exit_code == 0
+    assert call(published_run, place / named).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == stamps
 
 
-def test_a_model_without_a_card_gets_one(run_folder: Path, outcome: Outcome, tmp_path: Path) -> None:
+def test_a_model_without_a_card_gets_one(published_run: Path, outcome: Outcome, tmp_path: Path) -> None:
     assert write_card(tmp_path, outcome).read_text() == updated("", outcome, tmp_path.name)
 
 
@@ -328,8 +328,8 @@ def test_a_disk_that_is_full_leaves_the_old_card(
         (("org/model", "--push", "--commit"), "--push opens a pull request, --commit writes to main: give one"),
     ],
 )
-def test_a_wrong_place_ends_in_one_line(run_folder: Path, arguments: tuple[str, ...], message: str) -> None:
-    done = call(run_folder, *arguments)
+def test_a_wrong_place_ends_in_one_line(published_run: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = call(published_run, *arguments)
     assert done.exit_code == 2
     assert message in done.stderr
     assert "Traceback" not in done.output
@@ -341,12 +341,12 @@ def test_the_templates_belong_to_the_package() -> None:
 
 
 @pytest.fixture
-def copied(run_folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(run_folder, tmp_path / "run"))
+def copied(published_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(published_run, tmp_path / "run"))
 
 
-def test_a_run_is_read_back_as_it_was_found(run_folder: Path, outcome: Outcome) -> None:
-    found = json.loads((run_folder / "report.json").read_text())
+def test_a_run_is_read_back_as_it_was_found(published_run: Path, outcome: Outcome) -> None:
+    found = json.loads((published_run / "report.json").read_text())
     assert outcome.headline.name == found["headline"] == "mean-loss"
     for name, report in outcome.reports.items():
         np.testing.assert_array_equal(report.scores, found["attacks"][name]["report"]["scores"])

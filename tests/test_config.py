@@ -35,7 +35,8 @@ from hf_mia.recipes.language import CausalLM, Recurrent
         ({"zzz": 1}, r"'zzz' is no field of the config\? Known"),
         (
             {"data": "image"},
-            r"'image' is no data: did you mean 'images'\? Known: \['classified-images', 'classified-texts', 'images', 'texts'\]",
+            r"'image' is no data: did you mean 'images'\? Known: "
+            r"\['classified-images', 'classified-texts', 'images', 'texts'\]",
         ),
         ({"data": {"kind": "picture"}}, r"'picture' is no data"),
         ({"data": {"kind": "images", "labell": 3}}, r"'labell' is no field of data: did you mean 'label'"),
@@ -81,7 +82,8 @@ def test_an_unknown_name_is_answered_with_the_nearest(config: dict[str, object],
         ({"fprs": 0.1}, r"fprs = 0\.1 has the wrong type"),
         (
             {"data": 3},
-            r"data takes a kind, or fields with a `kind`, but is 3: kinds are \['classified-images', 'classified-texts', 'images', 'texts'\]",
+            r"data takes a kind, or fields with a `kind`, but is 3: "
+            r"kinds are \['classified-images', 'classified-texts', 'images', 'texts'\]",
         ),
         ({"data": {"kind": "images", "labels": 3}}, r"data\.labels = 3 has the wrong type"),
         ({"data": {"kind": "images", "labels": [[1]]}}, r"data\.labels = \(\(1,\),\) has the wrong type"),

@@ -27,8 +27,8 @@ CARD = "---\nlicense: mit   # as is\n---\n# A model\n"
 
 
 @pytest.fixture(scope="module")
-def outcome(run_folder: Path) -> Outcome:
-    return read_outcome(run_folder)
+def outcome(published_run: Path) -> Outcome:
+    return read_outcome(published_run)
 
 
 @pytest.fixture(scope="module")
@@ -53,28 +53,28 @@ def user(server: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_a_push_opens_a_pull_request_with_card_and_figure(
-    hub: Loopback, user: Client, run_folder: Path, outcome: Outcome, tmp_path: Path
+    hub: Loopback, user: Client, published_run: Path, outcome: Outcome, tmp_path: Path
 ) -> None:
     model = hub.repositories["models/org/tiny"] = Repository({"README.md": CARD.encode()})
     head = model.head
-    done = user.call("card", run_folder, "org/tiny", "--push")
+    done = user.call("card", published_run, "org/tiny", "--push")
     assert done.code == 0, done.stderr
     assert done.stdout == f"http://127.0.0.1:{hub.port}/org/tiny/discussions/1\n"
     assert model.files == {"README.md": CARD.encode()}  # main is as it was
     assert model.proposed["README.md"].decode() == updated(CARD, outcome, "tiny")
-    assert model.proposed[FIGURE] == (run_folder / "figures" / "roc.png").read_bytes()
+    assert model.proposed[FIGURE] == (published_run / "figures" / "roc.png").read_bytes()
     assert [commit[1:] for commit in model.commits] == [(True, head)]
 
 
 def test_a_commit_writes_to_main_and_a_second_time_nothing(
-    hub: Loopback, user: Client, run_folder: Path, outcome: Outcome, tmp_path: Path
+    hub: Loopback, user: Client, published_run: Path, outcome: Outcome, tmp_path: Path
 ) -> None:
     model = hub.repositories["models/org/tiny"] = Repository({"config.json": b"{}"})  # without a card
-    done = user.call("card", run_folder, "org/tiny", "--commit")
+    done = user.call("card", published_run, "org/tiny", "--commit")
     assert done.code == 0, done.stderr
     assert model.files["README.md"].decode() == updated("", outcome, "tiny")
     assert [proposed for _, proposed, _ in model.commits] == [False]
-    again = user.call("card", run_folder, "org/tiny", "--commit")
+    again = user.call("card", published_run, "org/tiny", "--commit")
     assert again.stdout == "The card of org/tiny says so already.\n"
     assert len(model.commits) == 1
 
@@ -100,7 +100,7 @@ def test_a_commit_writes_to_main_and_a_second_time_nothing(
 def test_every_refusal_has_its_own_line_and_nothing_is_written(
     hub: Loopback,
     user: Client,
-    run_folder: Path,
+    published_run: Path,
     tmp_path: Path,
     repository: Repository | None,
     token: str | None,
@@ -109,21 +109,21 @@ def test_every_refusal_has_its_own_line_and_nothing_is_written(
     if repository is not None:
         hub.repositories["models/org/tiny"] = repository
     files = None if repository is None else dict(repository.files)
-    before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
-    done = user.call("card", run_folder, "org/tiny", "--push", token=token)
+    before = {path: path.read_bytes() for path in published_run.rglob("*") if path.is_file()}
+    done = user.call("card", published_run, "org/tiny", "--push", token=token)
     assert done.code == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert repository is None or (repository.files, repository.commits) == (files, [])
-    assert {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in published_run.rglob("*") if path.is_file()} == before
 
 
-def test_a_hub_that_is_not_there_and_one_that_is_switched_off(run_folder: Path, tmp_path: Path) -> None:
+def test_a_hub_that_is_not_there_and_one_that_is_switched_off(published_run: Path, tmp_path: Path) -> None:
     """In processes of their own, as a user starts them."""
     environment = Loopback(port=1).environment(tmp_path)
     for further in ({}, {"HF_HUB_OFFLINE": "1"}):
         done = subprocess.run(
-            [sys.executable, "-m", "hf_mia", "card", str(run_folder), "org/tiny", "--push"],
+            [sys.executable, "-m", "hf_mia", "card", str(published_run), "org/tiny", "--push"],
             env={**environment, **further},
             capture_output=True,
             text=True,
@@ -136,18 +136,20 @@ def test_a_hub_that_is_not_there_and_one_that_is_switched_off(run_folder: Path, 
         assert TOKEN not in done.stdout + done.stderr
 
 
-def test_nothing_is_asked_of_the_hub_unless_told(hub: Loopback, user: Client, run_folder: Path, tmp_path: Path) -> None:
+def test_nothing_is_asked_of_the_hub_unless_told(
+    hub: Loopback, user: Client, published_run: Path, tmp_path: Path
+) -> None:
     (tmp_path / "model").mkdir()
-    assert user.call("card", run_folder).code == 0
-    assert user.call("card", run_folder, tmp_path / "model").code == 0
-    assert user.call("card", run_folder, "org/tiny").code == 2
+    assert user.call("card", published_run).code == 0
+    assert user.call("card", published_run, tmp_path / "model").code == 0
+    assert user.call("card", published_run, "org/tiny").code == 2
     assert hub.requests == []
 
 
 @pytest.fixture
-def pushed(hub: Loopback, user: Client, run_folder: Path, tmp_path: Path) -> Repository:
+def pushed(hub: Loopback, user: Client, published_run: Path, tmp_path: Path) -> Repository:
     """A private dataset with the run, pushed from a folder that holds something else too."""
-    folder = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    folder = Path(shutil.copytree(published_run, tmp_path / "run"))
     (folder / "notes.txt").write_text("mine")
     (folder / "evidence" / "model.bin").write_bytes(b"weights")
     done = user.call("push", folder, "org/run")
@@ -156,9 +158,9 @@ def pushed(hub: Loopback, user: Client, run_folder: Path, tmp_path: Path) -> Rep
 
 
 def test_a_run_goes_there_and_back(
-    hub: Loopback, user: Client, pushed: Repository, run_folder: Path, outcome: Outcome, tmp_path: Path
+    hub: Loopback, user: Client, pushed: Repository, published_run: Path, outcome: Outcome, tmp_path: Path
 ) -> None:
-    own = {path.relative_to(run_folder).as_posix() for path in run_folder.rglob("*") if path.is_file()}
+    own = {path.relative_to(published_run).as_posix() for path in published_run.rglob("*") if path.is_file()}
     assert set(pushed.files) == own | {"README.md"}
     assert pushed.private
     assert len(pushed.commits) == 1
@@ -168,7 +170,7 @@ def test_a_run_goes_there_and_back(
     folder = Path(done.stdout.strip())
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == own
     for name in own:
-        assert (folder / name).read_bytes() == (run_folder / name).read_bytes()
+        assert (folder / name).read_bytes() == (published_run / name).read_bytes()
     back = read_outcome(folder)
     np.testing.assert_array_equal(back.headline.scores, outcome.headline.scores)
     evidence = read_evidence(folder / "evidence" / "reference" / "target.parquet")
@@ -206,26 +208,26 @@ def test_a_second_push_deletes_what_is_no_longer_there_and_keeps_what_is_not_its
 
 
 def test_what_names_units_does_not_become_public_by_mistake(
-    hub: Loopback, user: Client, run_folder: Path, tmp_path: Path
+    hub: Loopback, user: Client, published_run: Path, tmp_path: Path
 ) -> None:
     there = hub.repositories["datasets/org/open"] = Repository(private=False)
-    done = user.call("push", run_folder, "org/open")
+    done = user.call("push", published_run, "org/open")
     assert done.code == 2
     assert "org/open is public, and a run names its units: add --public" in done.stderr
     assert there.files == {}
-    assert user.call("push", run_folder, "org/open", "--public").code == 0
+    assert user.call("push", published_run, "org/open", "--public").code == 0
     assert "report.json" in there.files
-    assert user.call("push", run_folder, "org/new", "--public").code == 0
+    assert user.call("push", published_run, "org/new", "--public").code == 0
     assert not hub.repositories["datasets/org/new"].private
 
 
-def test_a_pull_request_makes_no_repository(hub: Loopback, user: Client, run_folder: Path, tmp_path: Path) -> None:
-    done = user.call("push", run_folder, "org/run", "--pr")
+def test_a_pull_request_makes_no_repository(hub: Loopback, user: Client, published_run: Path, tmp_path: Path) -> None:
+    done = user.call("push", published_run, "org/run", "--pr")
     assert done.code == 2
     assert "there is no org/run on the Hub" in done.stderr
     assert hub.repositories == {}
     there = hub.repositories["datasets/org/run"] = Repository(private=True)
-    assert user.call("push", run_folder, "org/run", "--pr").stdout.endswith("/discussions/1\n")
+    assert user.call("push", published_run, "org/run", "--pr").stdout.endswith("/discussions/1\n")
     assert there.files == {}
     assert "report.json" in there.proposed
 
@@ -295,8 +297,8 @@ def test_what_belongs_to_a_run(name: str, expected: bool) -> None:
     assert is_run_file(name) == expected
 
 
-def test_evidence_with_other_columns_is_refused(run_folder: Path, outcome: Outcome, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(run_folder, tmp_path / "run"))
+def test_evidence_with_other_columns_is_refused(published_run: Path, outcome: Outcome, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(published_run, tmp_path / "run"))
     check_evidence(folder, replace(outcome, folder=folder))
     path = folder / "evidence" / "reference" / "shadow-001.parquet"
     pq.write_table(pa.table({"unit": ["a"], "member": [1.0], "features": [["text"]]}), path)
@@ -304,6 +306,6 @@ def test_evidence_with_other_columns_is_refused(run_folder: Path, outcome: Outco
         check_evidence(folder, replace(outcome, folder=folder))
 
 
-def test_what_is_pushed_holds_what_the_config_says(pushed: Repository, run_folder: Path) -> None:
-    assert yaml.safe_load(pushed.files["config.yaml"]) == yaml.safe_load((run_folder / "config.yaml").read_text())
+def test_what_is_pushed_holds_what_the_config_says(pushed: Repository, published_run: Path) -> None:
+    assert yaml.safe_load(pushed.files["config.yaml"]) == yaml.safe_load((published_run / "config.yaml").read_text())
     assert json.loads(pushed.files["report.json"])["verdict"] == "leak"

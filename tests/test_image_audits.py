@@ -187,7 +187,7 @@ def test_an_encoder_from_elsewhere_is_audited_without_shadows(
     np.testing.assert_allclose([scores[unit] for unit in own.units], own.scores, rtol=0, atol=1e-6)
     assert played.scenes == {}
     file = io.StringIO()
-    print_played(played, Console(file=file, width=80))
+    print_played(described, played, Console(file=file, width=80))
     assert "n/a" in file.getvalue()  # there is no threshold, so there is no accuracy
 
 

@@ -307,7 +307,7 @@ def test_the_printed_tables_cut_no_number(run: Run, width: int, blind: str) -> N
     scores = {"as it is": control.scores, "knows all": member, "errs always": -member}[blind]
     played = replace(run.played, control=replace(control, scores=scores))
     file = io.StringIO()
-    print_played(played, Console(file=file, width=width, highlight=False))
+    print_played(run.prepared.experiment, played, Console(file=file, width=width, highlight=False))
     text = file.getvalue()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width

@@ -16,18 +16,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import yaml
 from datasets import Dataset
 from PIL import Image
 from transformers.utils import ModelOutput
+from typer.testing import CliRunner
 
 from hf_mia.augmentation import Augmentation
 from hf_mia.backbones import Encoder
+from hf_mia.cli import app
 from hf_mia.core import Answers, Game, Model, Pool, Probe, Ragged
 from hf_mia.downstream import classifying
-from hf_mia.experiment import experiment
+from hf_mia.experiment import experiment, mapping
 from hf_mia.folder import write_folder
 from hf_mia.games import games
 from hf_mia.keys import content_key
+from hf_mia.papers import PAPERS
 from hf_mia.plan import Experiment
 from hf_mia.recipes.contrastive import pixels
 from hf_mia.recipes.language import Recurrent
@@ -216,6 +220,19 @@ def made(folder: Path, given: dict[str, object]) -> World:
     prepared = setting(described)
     target, others = games(prepared, folder / "cache")
     return World(described, prepared, target, others, Runner(folder / "cache", chunk=64), folder / "cache")
+
+
+ASKED = ["auditmi", "auditmi-frequency", "auditmi-rarest-texts", "mean-loss", "reference", "auditmi-relative"]
+
+
+def audited(world: World, folder: Path, *options: str, attacks: Sequence[str] = tuple(ASKED)) -> Path:
+    """The run folder of an audit of a world by other attacks: nothing is trained again."""
+    described = replace(world.experiment, attacks={name: PAPERS[name] for name in attacks})
+    (folder / "config.yaml").write_text(yaml.safe_dump(mapping(described)))
+    command = ["audit", str(folder / "config.yaml"), "--cache", str(world.cache), "--out", str(folder / "run")]
+    done = CliRunner().invoke(app, [*command, *options])
+    assert done.exit_code == 0, done.output
+    return folder / "run"
 
 
 def tiny_gpt2(folder: Path, **changes: object) -> Path:

@@ -66,6 +66,8 @@ class FewTexts(Signal):
 
     def read(self, answers: Iterable[Answers], pool: Pool, keep: Booleans | None = None) -> Floats:
         priority = np.concatenate([self.priority(chunk) for chunk in answers])
+        if keep is not None:
+            priority[~keep] = -np.inf  # the few are chosen among those that count
         chosen = places(pool.unit, -priority) < self.texts
         return self.signal.read(answers, pool, chosen if keep is None else chosen & keep)
 

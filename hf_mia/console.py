@@ -1,0 +1,37 @@
+"""What all commands share: options, one line for an error, and no progress bars but our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+Cache = Annotated[Optional[Path], typer.Option(help="Where models and answers are kept; default: $HF_HOME/hf_mia.")]
+Out = Annotated[Optional[Path], typer.Option(help="The run folder; default: runs/NAME.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print report.json on stdout instead of tables.")]
+
+
+def quiet() -> None:
+    """One progress bar a job: those of the libraries below are off."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Bad input, a full disk and Ctrl-C end in one line that says what to do, not in a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Stopped. What is done stays in the cache: run the same command to go on.", err=True)
+        raise typer.Exit(130) from None
+    except (ValueError, OSError) as error:
+        typer.echo(f"hf-mia: {error}", err=True)
+        raise typer.Exit(2) from error
