@@ -137,7 +137,7 @@ def heard(
     others = []
     for place, one in enumerate(references):
         where = f"references[{place}]: "
-        shape = np.shape(one.probabilities if one.logits is None else one.logits)
+        shape = np.asarray(one.probabilities if one.logits is None else one.logits).shape
         if shape and shape[0] != len(target.names):
             raise ValueError(
                 f"{where}must be about the target's {len(target.names)} units, but is about {shape[0]}: ask every "

@@ -71,10 +71,10 @@ class ClassifiedImages(Classified, Images):
         wanted = (labels >= 0) & (np.isin(labels, self.labels) if self.labels else True)
         return unit_pool(with_classes(records, labels, names), first(records, wanted), self)
 
-    def model(self, source: str | Path, revision: str | None, records: Dataset) -> Model:
+    def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
         from hf_mia.classifiers import image_classifier
 
-        return image_classifier(source, revision, records.features["label"].names)
+        return image_classifier(source, revision, names_of(records))
 
     def takes(self, probe: Probe) -> bool:
         from hf_mia.gradients import Gradients
@@ -123,10 +123,10 @@ class ClassifiedTexts(Classified, Data):
     def marked(self, column: str) -> list[str]:
         return marked_rows(load(self.path, self.name, self.revision, self.split), column)
 
-    def model(self, source: str | Path, revision: str | None, records: Dataset) -> Model:
+    def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
         from hf_mia.classifiers import text_classifier
 
-        return text_classifier(source, revision, records.features["label"].names)
+        return text_classifier(source, revision, names_of(records))
 
     def check(self, target: Pool, attackers: Pool | None, rest: Pool) -> None:
         known = set(() if attackers is None else _contents(attackers.records))
@@ -141,6 +141,11 @@ class ClassifiedTexts(Classified, Data):
         from hf_mia.twins import text_twins
 
         return text_twins(pool.records["text"][:], member, pool.names)
+
+
+def names_of(records: Dataset | None) -> list[str] | None:
+    """The classes of records, in the order of their labels; None where there are no records to ask."""
+    return None if records is None else list(records.features["label"].names)
 
 
 def unit_pool(records: Dataset, rows: Integers, data: Data) -> Pool:

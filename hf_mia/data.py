@@ -57,8 +57,8 @@ class Data(ABC):
         """The units that a column of 1 and 0 marks as members; ValueError for other values."""
 
     @abstractmethod
-    def model(self, source: str | Path, revision: str | None, records: Dataset) -> Model:
-        """A model that answers about such records, from a folder or the Hub."""
+    def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
+        """A model that answers about such records, from a folder or the Hub; of a classifier, with the records' classes."""
 
     @abstractmethod
     def takes(self, probe: Probe) -> bool:

@@ -60,7 +60,7 @@ class Images(Data):
     def marked(self, column: str) -> list[str]:
         return marked_rows(load(self.path, self.name, self.revision, self.split), column)
 
-    def model(self, source: str | Path, revision: str | None, records: Dataset) -> Model:
+    def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
         from hf_mia.vision import encoder
 
         return encoder(source, revision)

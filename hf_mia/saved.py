@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -50,9 +50,12 @@ class Saved:
 
             pq.write_table(self._table(), temporary, compression="zstd")
         else:
-            named = {} if self.units is None else {"units": np.array(self.units, dtype=np.str_)}
+            kept = {"logits": self.logits, "labels": self.labels, "member": self.member}
             with temporary.open("wb") as file:
-                np.savez_compressed(file, logits=self.logits, labels=self.labels, member=self.member, **named)
+                if self.units is None:
+                    np.savez_compressed(file, allow_pickle=False, **kept)
+                else:
+                    np.savez_compressed(file, allow_pickle=False, units=np.array(self.units, dtype=np.str_), **kept)
         temporary.replace(path)
 
     def _table(self) -> pa.Table:
@@ -159,7 +162,8 @@ def _npz(path: Path) -> Saved:
             raise
         raise ValueError(f"{path} is a pickle, which may run any code when it is read: {WAY_OUT}.") from error
     units = None if "units" not in found else tuple(map(str, found["units"].tolist()))
-    return Saved(found["logits"], found["labels"], found["member"].astype(np.float64), units)
+    logits, labels = cast("Numbers", found["logits"]), cast("Integers", found["labels"])
+    return Saved(logits, labels, found["member"].astype(np.float64), units)
 
 
 def _array(path: Path, file: np.lib.npyio.NpzFile, name: str) -> npt.NDArray[np.generic]:

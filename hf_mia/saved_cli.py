@@ -80,7 +80,7 @@ def attacked(request: Request) -> Attacked:
     target = outputs(saved.labels, None, saved.logits, None, f"{request.file}: ", saved.units)
     references = tuple(_reference(path, request.file, target, saved.units) for path in request.references)
     given = Heard(target, references)
-    truth = checked(np.zeros(len(target.names)), saved.member, target.names, least=2)[1]
+    truth = checked(np.zeros(len(target.names)), saved.member, target.names, least=2)[1]  # type: ignore[arg-type]
     reports, exposed, left_out = {}, {}, {}
     attacks = wanted or given.by_default()
     given.hear(attacks.values())

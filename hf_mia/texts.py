@@ -54,7 +54,7 @@ class Texts(Data):
     def marked(self, column: str) -> list[str]:
         return marked_users(self, column)
 
-    def model(self, source: str | Path, revision: str | None, records: Dataset) -> Model:
+    def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
         from hf_mia.models import language_model
 
         return language_model(source, revision)
