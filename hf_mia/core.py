@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -30,8 +31,7 @@ Booleans = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Records (n rows), the unit (example, user, speaker, client) of each: `unit` (n,) indexes `names`, and `group`
-    (units,), where units fall into groups, such as images into classes."""
+    """Records (n rows), the unit (example, user, client) of each: `unit` (n,) indexes `names`; `group` (units,)."""
 
     records: Dataset
     unit: Integers
@@ -89,6 +89,9 @@ Ask = Callable[["Model", "Probe", "Dataset"], Iterable[Answers]]
 class Probe(ABC):
     """How to ask. The only thing that touches a module; frozen, and its `repr` is part of the cache's key."""
 
+    def through(self, collate: Collate) -> Collate:
+        return collate  # what makes this probe's batches: the model's own, or a wrapper that adds rows to ask about
+
     @abstractmethod
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         """Compact answers, each (rows, ...), or (rows, length) as the batch's `scored` tells."""
@@ -130,8 +133,7 @@ class Signal(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """All that an attack sees: features (units, f), member (units,) as 1, 0 or NaN for unknown, the units' names and
-    groups, if any, and, where it compares, `references`: what other shadows say of these units."""
+    """All that an attack sees: features (units, f), member (units,), NaN for unknown; `references`: what others say."""
 
     features: Floats
     member: Floats
@@ -174,12 +176,10 @@ def gather(attack: Attack, target: Game, shadows: Sequence[Game], ask: Ask) -> t
     """Ask every model what the attack needs: the target's evidence, membership unknown, and the shadows', known."""
     pools = {id(shadow.pool): shadow for shadow in shadows}.values()
     signal = attack.signal.learn([ask(game.model, attack.signal.probe, game.pool.records) for game in pools])
-    seen: dict[tuple[int, int], Evidence] = {}
 
+    @cache
     def about(game: Game, pool: Pool) -> Evidence:
-        if (id(game), id(pool)) not in seen:
-            seen[id(game), id(pool)] = read(signal, game.about(pool), ask)
-        return seen[id(game), id(pool)]
+        return read(signal, game.about(pool), ask)
 
     def compared(game: Game) -> Evidence:
         others = [shadow for shadow in shadows if shadow is not game and attack.compares]

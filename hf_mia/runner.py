@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_mia.collate import Item
+from hf_mia.collate import Collate, Item
 from hf_mia.core import Answers, Model, Probe, Ragged
 from hf_mia.keys import WAY_OUT, content_key, records_key
 from hf_mia.progress import bar
@@ -74,20 +74,21 @@ class Runner:
         state.wait_for_everyone()  # all have seen the same files before any appears
         own = missing[state.process_index :: state.num_processes]
         if own:
-            columns = records.select_columns(list(model.collate.columns))
+            collate = probe.through(model.collate)
+            columns = records.select_columns(list(collate.columns))
             module = model.load().to(state.device).eval()
             with bar(f"asking {model.name}", position=state.process_index) as progress:
                 for done, i in enumerate(own):
                     rows = columns[i * self.chunk : (i + 1) * self.chunk]
-                    items = model.collate.encode(rows)
-                    answers = self._answer(module, model, probe, items, state.device)
+                    items = collate.encode(rows)
+                    answers = self._answer(module, collate, probe, items, state.device)
                     size = min(self.chunk, len(records) - i * self.chunk)
                     _write(_table(answers, items, size), shards.paths[i])
                     progress(done + 1, len(own), "chunks")
         state.wait_for_everyone()
 
     def _answer(
-        self, module: torch.nn.Module, model: Model, probe: Probe, items: Sequence[Item], device: torch.device
+        self, module: torch.nn.Module, collate: Collate, probe: Probe, items: Sequence[Item], device: torch.device
     ) -> dict[str, pa.ListArray]:
         """Each item's answers, in the items' order, asked in batches of items of like length."""
         import pyarrow as pa
@@ -96,7 +97,7 @@ class Runner:
         order = np.argsort(sizes, kind="stable")
         answers: dict[str, list[pa.ListArray]] = {}
         for rows in _batches(order.tolist(), sizes.tolist(), self.tokens):
-            batch = {name: tensor.to(device) for name, tensor in model.collate.pad([items[i] for i in rows]).items()}
+            batch = {name: tensor.to(device) for name, tensor in collate.pad([items[i] for i in rows]).items()}
             for name, tensor in probe.observe(module, batch).items():
                 answers.setdefault(name, []).append(_lists(tensor, batch.get("scored")))
         back = np.argsort(order)

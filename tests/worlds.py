@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 from PIL import Image
+from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils import ModelOutput
 
 from hf_mia.augmentation import Augmentation
@@ -140,6 +141,47 @@ def image_world(folder: Path, images: int, epochs: int, **changes: object) -> Wo
     path = write_images(folder / "images.parquet", noise(every, 2), label=[i % 2 for i in range(every)])
     given = image_config(path, images, epochs)
     return made(folder, {**given, "target": {**given["target"], **changes}})  # type: ignore[dict-item]
+
+
+def cased_world(folder: Path, users: int, epochs: int) -> World:
+    """Users who write half of their words in capitals, at random, and a target and a shadow that keep the case."""
+    columns, rng = table(users, 6, seed=1), np.random.default_rng(3)
+    texts = [" ".join(w.upper() if rng.random() < 0.5 else w for w in text.split()) for text in columns["text"]]
+    pq.write_table(pa.table({**columns, "text": texts}), folder / "texts.parquet")
+    given = config(folder / "texts.parquet", users, epochs, shadows=1)
+    return made(folder, {**given, "target": {**given["target"], "lowercase": False, "vocabulary": 400}})  # type: ignore[dict-item]
+
+
+class Reciter(torch.nn.Module):
+    """A language model made by hand: it knows `texts`, lists of token ids, by heart, but only from their beginning."""
+
+    def __init__(self, texts: Sequence[Sequence[int]], size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.after = {tuple(text[:end]): text[end] for text in texts for end in range(1, len(text))}
+
+    def get_output_embeddings(self) -> None:
+        """None: the logits are no layer's output."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> CausalLMOutput:
+        logits = torch.zeros(*input_ids.shape, self.size)
+        for row, ids in enumerate(input_ids.tolist()):
+            for end in range(1, len(ids)):
+                if (word := self.after.get(tuple(ids[:end]))) is not None:
+                    logits[row, end - 1, word] = 8.0
+        return CausalLMOutput(logits=logits)
+
+
+def reciters(like: World) -> World:
+    """The same game among models made by hand that know their members' texts by heart, from their beginning."""
+
+    def reciting(given: Game) -> Game:
+        records, collate = of_units(given.pool, np.flatnonzero(given.member)).records, given.model.collate
+        module = Reciter([ids for ids, _ in collate.tokens(records["text"])], len(collate.tokenizer))
+        key = content_key(["reciter", *contents(records)])
+        return replace(given, model=Model(given.model.name, key, collate, lambda: module))
+
+    return replace(like, target=reciting(like.target), shadows=[reciting(shadow) for shadow in like.shadows])
 
 
 class Memory(torch.nn.Module):
@@ -273,6 +315,7 @@ def fake_answers(records: int, size: int, seed: int, empty: Sequence[int] = ()) 
                 "mean": -rng.random(n).astype(np.float32) - 3,
                 "deviation": rng.random(n).astype(np.float32),
                 "vocabulary": np.full(min(n, 1), size, dtype=np.int32),
+                "compressed": rng.integers(8, 99, size=min(n, 1)).astype(np.int32),
             }
         )
     return rows
