@@ -61,9 +61,11 @@ class ZlibLoss(TextLoss):
                 "ZlibLoss divides by each text's compressed bytes, and this model's collate does not tell them: add "
                 "`compressed` (rows, 1) to its batches."
             )
-        size = answers["compressed"]
-        first = np.minimum(size.offsets[:-1], max(len(size.values) - 1, 0))  # every window of a text tells the same
-        return super().texts(answers) / size.values[first].astype(np.float64)
+        values, offsets = answers["compressed"].values.astype(np.float64), answers["compressed"].offsets
+        asked = np.diff(offsets) > 0
+        size = np.full(len(asked), np.nan)
+        size[asked] = values[offsets[:-1][asked]]  # every window of a text tells the same
+        return super().texts(answers) / size
 
 
 @dataclass(frozen=True)
