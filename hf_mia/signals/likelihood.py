@@ -65,7 +65,7 @@ class ZlibLoss(TextLoss):
         asked = np.diff(offsets) > 0
         size = np.full(len(asked), np.nan)
         size[asked] = values[offsets[:-1][asked]]  # every window of a text tells the same
-        return super().texts(answers) / size
+        return np.asarray(super().texts(answers) / size, dtype=np.float64)
 
 
 @dataclass(frozen=True)
