@@ -40,16 +40,16 @@ def batch(rows: int, length: int) -> Batch:
 SCORES = ("mean-loss", "min-k", "min-k++", "zlib", "mean-rank")
 
 
-def texts(count: int) -> list[str]:
+def texts(count: int, size: int = V) -> list[str]:
     """Texts of random words, common ones more often (Zipf), of the unequal lengths that texts have: 4 to 60 words."""
     rng = np.random.default_rng(0)
     sizes = np.clip(rng.lognormal(np.log(12), 0.6, count), 4, 60).astype(int)
-    return [" ".join(f"w{word % (V - 2)}" for word in rng.zipf(1.3, size)) for size in sizes]
+    return [" ".join(f"w{word % (size - 2)}" for word in rng.zipf(1.3, size)) for size in sizes]
 
 
-def collate() -> TextCollate:
-    """One token a word, and V of them."""
-    raw = Tokenizer(models.WordLevel({"<eos>": 0, "<unk>": 1, **{f"w{i}": i + 2 for i in range(V - 2)}}, "<unk>"))
+def collate(size: int = V) -> TextCollate:
+    """One token a word, and `size` of them."""
+    raw = Tokenizer(models.WordLevel({"<eos>": 0, "<unk>": 1, **{f"w{i}": i + 2 for i in range(size - 2)}}, "<unk>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return TextCollate(PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<eos>", unk_token="<unk>"), 1024)
 
