@@ -3,8 +3,9 @@
 The script's way, written from the published definitions (Shi et al. 2024; Zhang et al. 2024): one text at a time, the
 whole softmax and its logarithm over the vocabulary, token probabilities one by one. Ours is from texts to scores too,
 with the mean rank on top, through the runner and an empty cache. Both must find the same scores, to the hundredth: the
-script's variance is a difference of squares in float32. The model is the package's default target, AuditMI's LSTM with 5,000 words. Where one text alone keeps the processor busy, batches
-save less: the GPT-2 of `llm_scores.py` took 2.0 times as long by the script.
+script's variance is a difference of squares in float32. The model is the package's default target, AuditMI's LSTM with
+5,000 words. Where one text alone keeps the processor busy, batches save less: the GPT-2 of `llm_scores.py` took 2.0
+times as long by the script.
 """
 
 from __future__ import annotations
@@ -50,10 +51,8 @@ def main() -> int:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     module, collate = RecurrentForCausalLM(RecurrentConfig(V)).eval(), gpt2.collate(V)
-    with (
-        torch.no_grad()
-    ):  # new weights say almost the same of all words, and there the script divides by a variance of 0
-        module.get_output_embeddings().weight.mul_(30)
+    with torch.no_grad():  # new weights say almost the same of all words, and the script's variance would round to 0
+        module.get_output_embeddings().weight.mul_(300)
     texts, model = gpt2.texts(TEXTS, V), Model("lstm", "random", collate, lambda: module)
 
     def ours() -> Floats:
