@@ -32,6 +32,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "core": {"collate", "report"},
     "collate": set(),
     "estimates": set(),
+    "inference": set(),
     "report": {"estimates"},
     "controls": set(),
     "keys": set(),
