@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -89,6 +90,9 @@ class Probe(ABC):
     """How to ask, and what that `shows` an attacker. The only thing that touches a module; its `repr` is a key."""
 
     shows: ClassVar[str]
+
+    def through(self, collate: Collate) -> Collate:
+        return collate  # what makes this probe's batches: the model's own, or a wrapper that adds rows to ask about
 
     @abstractmethod
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
@@ -174,12 +178,7 @@ def gather(attack: Attack, target: Game, shadows: Sequence[Game], ask: Ask) -> t
     """Ask every model what the attack needs: the target's evidence, membership unknown, and the shadows', known."""
     pools = {id(shadow.pool): shadow for shadow in shadows}.values()
     signal = attack.signal.learn([ask(game.model, attack.signal.probe, game.pool.records) for game in pools])
-    seen: dict[tuple[int, int], Evidence] = {}
-
-    def about(game: Game, pool: Pool) -> Evidence:
-        if (id(game), id(pool)) not in seen:
-            seen[id(game), id(pool)] = read(signal, game.about(pool), ask)
-        return seen[id(game), id(pool)]
+    about = cache(lambda game, pool: read(signal, game.about(pool), ask))
 
     def compared(game: Game) -> Evidence:
         others = (shadow for shadow in shadows if shadow is not game and attack.compares)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
+from zlib import compress
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from hf_mia.keys import folder_key
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+Words = tuple[list[int], list[int]]  # the ids of a text's tokens, and for each 1 where it begins a word
+LEVEL = 6  # zlib's own default, fixed: another one would change scores
+
 
 @dataclass(frozen=True, eq=False)
 class TextCollate(Collate):
@@ -26,7 +30,8 @@ class TextCollate(Collate):
     A text opens with the tokenizer's BOS (or EOS) token where it has one, so that its first word is scored too. A text
     longer than `context` tokens is scored in windows that overlap by half: each token once, none without a left
     context. Rows are padded on the right, which a causal model never looks at. A text with nothing to score (one token,
-    and no BOS) is a row all the same, of which nothing is scored.
+    and no BOS) is a row all the same, of which nothing is scored. Beside its tokens, each row holds `compressed`, the
+    bytes of the whole text in UTF-8 once zlib has compressed it.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -35,15 +40,21 @@ class TextCollate(Collate):
 
     def encode(self, records: Mapping[str, Sequence[object]]) -> list[Item]:
         texts = [str(text) for text in records["text"]]
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        return [
+            item
+            for record, (text, words) in enumerate(zip(texts, self.tokens(texts), strict=True))
+            for item in self.windows(record, words, compressed(text))
+        ]
+
+    def tokens(self, texts: Sequence[str]) -> Iterator[Words]:
+        """Each text's token ids, the opening one first, and for each 1 where it begins a word."""
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
         opening = (
             self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id
         )
-        items = []
+        first = [] if opening is None else [opening]
         for record, ids in enumerate(encoded["input_ids"]):
-            starts = self._starts(encoded, record, len(ids))
-            items += self._windows(record, [] if opening is None else [opening], list(ids), starts)
-        return items
+            yield first + list(ids), [1] * len(first) + self._starts(encoded, record, len(ids))
 
     def _starts(self, encoded: object, record: int, size: int) -> list[int]:
         """1 where a token begins a word; a slow tokenizer cannot tell, and calls every token a word."""
@@ -52,20 +63,17 @@ class TextCollate(Collate):
         words = encoded.word_ids(record)  # type: ignore[attr-defined]
         return [int(i == 0 or word is None or word != words[i - 1]) for i, word in enumerate(words)]
 
-    def _windows(self, record: int, opening: list[int], ids: list[int], starts: list[int]) -> list[Item]:
-        ids, starts = opening + ids, [1] * len(opening) + starts
-        size = self.context or max(len(ids), 2)
-        items: list[Item] = []
+    def windows(self, record: int, words: Words, size: int = 0, context: int | None = None) -> list[Item]:
+        """The rows of one text, which is `size` bytes once compressed, of at most `context` tokens each."""
+        (ids, starts), items = words, list[Item]()
+        width = context or self.context or max(len(ids), 2)
         done = 1  # position 0 has nothing before it
         while not items or done < len(ids):
-            left = 0 if done == 1 else done - size // 2
-            right = min(left + size, len(ids))
+            left = 0 if done == 1 else done - width // 2
+            right = min(left + width, len(ids))
             scored = [int(done <= i) for i in range(left, right)]
-            items.append(
-                Item(
-                    record, right - left, {"input_ids": ids[left:right], "starts": starts[left:right], "scored": scored}
-                )
-            )
+            values = {"input_ids": ids[left:right], "starts": starts[left:right], "scored": scored}
+            items.append(Item(record, right - left, {**values, "compressed": size}))
             done = right
         return items
 
@@ -80,7 +88,18 @@ class TextCollate(Collate):
             for name, array in arrays.items():
                 array[row, : item.size] = item.values[name]
         batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return {**batch, "scored": batch["scored"].bool(), "attention_mask": torch.from_numpy(mask)}
+        sizes = torch.tensor([[item.values["compressed"]] for item in items], dtype=torch.int32)
+        return {
+            **batch,
+            "scored": batch["scored"].bool(),
+            "attention_mask": torch.from_numpy(mask),
+            "compressed": sizes,
+        }
+
+
+def compressed(text: str) -> int:
+    """The bytes of a text in UTF-8 once compressed by zlib at `LEVEL`, as the published scores count them."""
+    return len(compress(text.encode("utf-8", "surrogatepass"), LEVEL))
 
 
 def language_model(source: str | Path, revision: str | None = None) -> Model:

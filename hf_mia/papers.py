@@ -33,7 +33,9 @@ from hf_mia.signals.language import (
     ProbabilityHistogram,
     RankHistogram,
 )
+from hf_mia.signals.likelihood import LossGap, LossRatio, MinK, MinKPlusPlus, TextLoss, ZlibLoss
 from hf_mia.signals.texts import Beside, RandomTexts, RarestTexts
+from hf_mia.versions import Lowercase, Neighbours, Prefixed
 
 # As the published code trains it, less its start (normal, deviation .01) and its choice of the epoch that is best on
 # the target, and with each column standardised.
@@ -51,6 +53,13 @@ PAPERS: dict[str, Attack] = {
     "mean-rank": Threshold(MeanRank()),
     "mean-log-rank": Threshold(MeanLogRank()),
     "mean-loss": Threshold(MeanLoss()),
+    "text-loss": Threshold(TextLoss()),
+    "min-k": Threshold(MinK()),
+    "min-k++": Threshold(MinKPlusPlus()),
+    "zlib": Threshold(ZlibLoss()),
+    "lowercase": Threshold(LossGap(Lowercase())),
+    "neighbourhood": Threshold(LossGap(Neighbours())),
+    "recall": Threshold(LossRatio(Prefixed())),
     "reference": Relative(Threshold(MeanLoss())),
     "relative-log-rank": Relative(Threshold(MeanLogRank())),
     "auditmi-random-texts": ShadowClassifier(RandomTexts(RankHistogram(), 4)),

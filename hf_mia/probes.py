@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from hf_mia.collate import Batch
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LOGITS = 6 * 2**20  # logits that exist at once: above 32 MB, the C library would clear fresh memory for every piece
 CACHED = 2**18  # logits that stay in a CPU's cache while they are read several times
+ANSWERS = ("token", "start", "rank", "logprob", "mean", "deviation", "vocabulary", "compressed")
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,21 @@ class Tokens(Probe):
 
     Answers, each (rows, length): `token` (id), `start` (1 where it begins a word), `rank` (number of tokens with a
     strictly higher logit, as AuditMI counts), `logprob` (nats), and `mean` and `deviation` of log p under p (for
-    Min-K%++); and `vocabulary` (rows, 1), the number of tokens ranked. The head is applied to at most
+    Min-K%++); each (rows, 1): `vocabulary`, the number of tokens ranked, and, where the collate tells it, `compressed`,
+    the bytes of the whole text once compressed. Rows may be padded on either side. The head is applied to at most
     `rows` hidden states at a time, so logits of a whole batch never exist where the model's logits are its head's
     output; fewer rows would spend their time on reading the head's weights.
     """
 
     shows: ClassVar[str] = "rank and log-probability of each true next token, given the true text before it"
     rows: int = 1024
+    answers: tuple[str, ...] = field(default=ANSWERS, init=False)  # so that the cache's key tells what is answered
 
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         import torch
 
-        ids, scored = batch["input_ids"], batch["scored"]
-        before = scored[:, 1:]
+        given, (batch, back) = batch, _padded_right(batch)
+        ids, before = batch["input_ids"], batch["scored"][:, 1:]
         with torch.inference_mode():
             states, head, size = _states(cast("PreTrainedModel", module), batch, before)
             rows = max(1, min(self.rows, LOGITS // size))
@@ -47,12 +50,24 @@ class Tokens(Probe):
                 raise ValueError(
                     "the model answers with NaN or infinity: its weights are broken, or its dtype overflows."
                 )
-        answers = {"token": ids, "start": batch["starts"]}
+        answers = {"token": given["input_ids"], "start": given["starts"]}
         for column, name in enumerate(("rank", "logprob", "mean", "deviation")):
             whole = torch.zeros(ids.shape, dtype=torch.float32, device=ids.device)
             whole[:, 1:][before] = numbers[:, column]
+            whole = whole if back is None else whole.gather(1, back)
             answers[name] = whole.int() if name == "rank" else whole
-        return {**answers, "vocabulary": torch.full((len(ids), 1), size, dtype=torch.int32, device=ids.device)}
+        answers["vocabulary"] = torch.full((len(ids), 1), size, dtype=torch.int32, device=ids.device)
+        return {name: answer for name in self.answers if (answer := answers.get(name, given.get(name))) is not None}
+
+
+def _padded_right(batch: Batch) -> tuple[Batch, torch.Tensor | None]:
+    """The rows with their padding on the right, where a causal model never looks, and where each position went to."""
+    mask = batch["attention_mask"]
+    if bool((mask[:, 1:] <= mask[:, :-1]).all()):
+        return batch, None
+    order = mask.argsort(dim=1, descending=True, stable=True)
+    moved = {name: tensor.gather(1, order) for name, tensor in batch.items() if tensor.shape == mask.shape}
+    return {**batch, **moved}, order.argsort(dim=1)
 
 
 def _states(model: PreTrainedModel, batch: Batch, before: torch.Tensor) -> tuple[torch.Tensor, Head, int]:
@@ -97,8 +112,9 @@ def _summary(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     scratch = torch.empty_like(logits)
     rank = torch.gt(logits, logits.gather(1, target), out=scratch).sum(1)  # as floats: ten times faster than booleans
     logp = logits.log_softmax(1)
+    own = logp.gather(1, target)[:, 0]
     p = torch.exp(logp, out=scratch)
     mean = torch.linalg.vecdot(p, logp)
-    square = torch.linalg.vecdot(p.mul_(logp), logp)
-    deviation = (square - mean.square()).clamp_(min=0).sqrt_()
-    return torch.stack([rank, logp.gather(1, target)[:, 0], mean, deviation], dim=1)
+    logp -= mean[:, None]  # a mean square less a squared mean would lose a flat distribution's deviation to rounding
+    deviation = torch.linalg.vecdot(p.mul_(logp), logp).sqrt_()
+    return torch.stack([rank, own, mean, deviation], dim=1)

@@ -74,13 +74,14 @@ class Runner:
         state.wait_for_everyone()  # all have seen the same files before any appears
         own = missing[state.process_index :: state.num_processes]
         if own:
-            columns = records.select_columns(list(model.collate.columns))
+            collate = probe.through(model.collate)
+            columns = records.select_columns(list(collate.columns))
             module = model.load().to(state.device).eval()
             with bar(f"asking {model.name}", position=state.process_index) as progress:
                 for done, i in enumerate(own):
                     rows = columns[i * self.chunk : (i + 1) * self.chunk]
-                    items = model.collate.encode(rows)
-                    answers = _answer(module, model.collate, probe, items, state.device, self.tokens)
+                    items = collate.encode(rows)
+                    answers = _answer(module, collate, probe, items, state.device, self.tokens)
                     size = min(self.chunk, len(records) - i * self.chunk)
                     _write(_table(answers, items, size), shards.paths[i])
                     progress(done + 1, len(own), "chunks")
@@ -91,7 +92,7 @@ def answers_of(
     module: torch.nn.Module, collate: Collate, probe: Probe, records: Dataset, chunk: int = 1024, tokens: int = 4096
 ) -> Iterator[Answers]:
     """What a module answers as it is now, on the device that it is on, chunk by chunk: nothing is kept."""
-    device = next(module.parameters()).device
+    device, collate = next(module.parameters()).device, probe.through(collate)
     columns = records.select_columns(list(collate.columns))
     for start in range(0, len(records), chunk):
         items = collate.encode(columns[start : start + chunk])

@@ -61,8 +61,9 @@ class Texts(Data):
 
     def takes(self, probe: Probe) -> bool:
         from hf_mia.probes import Tokens
+        from hf_mia.versions import Versions
 
-        return isinstance(probe, Tokens)
+        return isinstance(probe, Tokens | Versions)
 
     def blind(self, pool: Pool, member: Booleans) -> Floats:
         from hf_mia.controls import blind_scores

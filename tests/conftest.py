@@ -46,6 +46,24 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
 
 
 @pytest.fixture(scope="session")
+def overfitted_cased(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
+    """As `overfitted`, of texts in which the case of words tells something."""
+    return worlds.cased_world(tmp_path_factory.mktemp("overfitted-cased"), worlds.OVERFITTED, epochs=40)
+
+
+@pytest.fixture(scope="session")
+def untrained_cased(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
+    """The same game with models that never saw a text."""
+    return worlds.cased_world(tmp_path_factory.mktemp("untrained-cased"), worlds.UNTRAINED, epochs=0)
+
+
+@pytest.fixture(scope="session")
+def reciters(overfitted: worlds.World) -> worlds.World:
+    """The overfitted world's game among language models made by hand: nothing is trained."""
+    return worlds.reciters(overfitted)
+
+
+@pytest.fixture(scope="session")
 def overfitted_images(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
     """A target and a shadow that know views of their members from all others."""
     return worlds.image_world(tmp_path_factory.mktemp("overfitted-images"), images=worlds.OVERFITTED, epochs=1200)

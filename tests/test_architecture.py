@@ -43,11 +43,11 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "parts": {"augmentation", "backbones", "collate", "views"},
     "posteriors": {"collate", "core"},
     "gradients": {"collate", "core", "posteriors"},
-    "signals": {"core", "gradients", "parts", "posteriors", "probes", "signals", "units", "views"},
+    "signals": {"core", "gradients", "parts", "posteriors", "probes", "signals", "units", "versions", "views"},
     "networks": set(),
     "gaussians": set(),
     "attacks": {"attacks", "core", "estimates", "gaussians", "networks"},
-    "papers": {"attacks", "core", "posteriors", "signals"},
+    "papers": {"attacks", "core", "posteriors", "signals", "versions"},
     "privacy": {"estimates"},
     "exposure": {"core", "estimates", "report"},
     "twins": {"core", "estimates", "pixels"},
@@ -74,7 +74,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "shadows": {"core", "keys", "progress", "recipes"},
     "recipes": {"augmentation", "checkpoints", "classifiers", "classifying", "collate", "core", "keys"}
     | {"logits", "models", "recipes", "vision"},
-    "texts": {"controls", "core", "data", "docstrings", "models", "portraits", "probes", "sources"},
+    "texts": {"controls", "core", "data", "docstrings", "models", "portraits", "probes", "sources"} | {"versions"},
     "docstrings": set(),
     "plan": {"config", "core", "data", "papers", "privacy", "recipes", "texts"},
     "experiment": {"classified", "config", "core", "data", "images", "papers", "plan", "recipes", "texts"},
@@ -106,6 +106,8 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "query": {"askable", "calibration", "config", "core", "exposure", "keys", "learnt", "opened", "runner"}
     | {"units", "words"},
     "query_cli": {"data", "query", "texts", "words"},
+    "inference": set(),
+    "versions": {"collate", "core", "models", "probes"},
 }
 
 

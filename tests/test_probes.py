@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def asked(module: torch.nn.Module, collate: TextCollate, batch: int, probe: Toke
         answers = probe.observe(module, rows)
         for i in range(len(rows["input_ids"])):
             keep = rows["scored"][i]
-            yield {n: (a[i] if n == "vocabulary" else a[i][keep]).numpy() for n, a in answers.items()}
+            yield {n: (a[i] if a.shape[1] == 1 else a[i][keep]).numpy() for n, a in answers.items()}
 
 
 def naive(module: torch.nn.Module, ids: list[int], scored: list[int]) -> dict[str, np.ndarray]:
@@ -157,7 +158,7 @@ def test_a_text_beyond_the_context_is_scored_with_every_token_once(gpt2_folder: 
         values = item.values
         scored += [i for i, s in zip(values["input_ids"], values["scored"], strict=True) if s]
         assert values["scored"][0] == 0  # nothing is scored that has nothing before it
-        assert all(len(column) == item.size for column in values.values())
+        assert all(len(column) == item.size for name, column in values.items() if name != "compressed")
     assert scored == ids
     for item in windows[1:]:  # overlap by half: what is scored sees at least half a window, less what is left over
         assert item.values["scored"].index(1) >= context // 2
@@ -204,3 +205,41 @@ def test_without_an_opening_token_the_first_word_is_not_scored(gpt2_folder: Path
 def test_a_tied_head_is_used_in_pieces_too(tmp_path: Path) -> None:
     model = language_model(tiny_gpt2(tmp_path, tie_word_embeddings=True))
     check(model.load(), model.collate)
+
+
+def test_the_deviation_of_a_flat_distribution_survives_rounding(gpt2_folder: Path) -> None:
+    """Of about 1e-3 nats, where the rounding of a mean square of 25 is of about 1e-6."""
+    model = language_model(gpt2_folder)
+    module = model.load()
+    with torch.no_grad():
+        module.get_output_embeddings().weight.mul_(1e-4)
+    items = model.collate.encode({"text": TEXTS})
+    for item, answer in zip(items, asked(module, model.collate, 4, Tokens()), strict=True):
+        expected = naive(module, list(item.values["input_ids"]), list(item.values["scored"]))["deviation"]
+        assert expected.max() < 2e-3
+        np.testing.assert_allclose(answer["deviation"], expected, rtol=2e-3)
+
+
+def test_every_window_tells_the_whole_texts_compressed_bytes(gpt2_folder: Path) -> None:
+    model = language_model(gpt2_folder)
+    long = " ".join(["w001 Ünï 漢字 🙂"] * 30)
+    items = model.collate.encode({"text": ["w002", long]})
+    assert len(items) > 2
+    found = Tokens().observe(model.load(), model.collate.pad(items))["compressed"]
+    sizes = [len(zlib.compress(text.encode("utf-8"))) for text in ("w002", long)]
+    assert found.tolist() == [[sizes[item.record]] for item in items]
+
+
+def test_rows_may_be_padded_on_either_side(model: Model) -> None:
+    """Answers stand where the tokens stand."""
+    module, items = model.load(), model.collate.encode({"text": TEXTS})
+    right = model.collate.pad(items)
+    width, sizes = right["input_ids"].shape[1], right["attention_mask"].sum(1)
+    places = (torch.arange(width) - (width - sizes[:, None])) % width
+    left = {name: t.gather(1, places) if t.shape == places.shape else t for name, t in right.items()}
+    assert (left["attention_mask"][:, -1] == 1).all()
+    one, other = Tokens().observe(module, right), Tokens().observe(module, left)
+    assert one.keys() == other.keys()
+    for name in one:
+        shifted = one[name].gather(1, places) if one[name].shape == places.shape else one[name]
+        np.testing.assert_allclose(other[name], shifted, rtol=0, atol=0, err_msg=name)

@@ -19,6 +19,7 @@ import torch
 import yaml
 from datasets import Dataset
 from PIL import Image
+from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils import ModelOutput
 from typer.testing import CliRunner
 
@@ -170,6 +171,47 @@ def image_world(folder: Path, images: int, epochs: int, **changes: object) -> Wo
     return made(folder, {**given, "target": {**given["target"], **changes}})  # type: ignore[dict-item]
 
 
+def cased_world(folder: Path, users: int, epochs: int) -> World:
+    """Users who write half of their words in capitals, at random, and a target and a shadow that keep the case."""
+    columns, rng = table(users, 6, seed=1), np.random.default_rng(3)
+    texts = [" ".join(w.upper() if rng.random() < 0.5 else w for w in text.split()) for text in columns["text"]]
+    pq.write_table(pa.table({**columns, "text": texts}), folder / "texts.parquet")
+    given = config(folder / "texts.parquet", users, epochs, shadows=1)
+    return made(folder, {**given, "target": {**given["target"], "lowercase": False, "vocabulary": 400}})  # type: ignore[dict-item]
+
+
+class Reciter(torch.nn.Module):
+    """A language model made by hand: it knows `texts`, lists of token ids, by heart, but only from their beginning."""
+
+    def __init__(self, texts: Sequence[Sequence[int]], size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.after = {tuple(text[:end]): text[end] for text in texts for end in range(1, len(text))}
+
+    def get_output_embeddings(self) -> None:
+        """None: the logits are no layer's output."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> CausalLMOutput:
+        logits = torch.zeros(*input_ids.shape, self.size)
+        for row, ids in enumerate(input_ids.tolist()):
+            for end in range(1, len(ids)):
+                if (word := self.after.get(tuple(ids[:end]))) is not None:
+                    logits[row, end - 1, word] = 8.0
+        return CausalLMOutput(logits=logits)
+
+
+def reciters(like: World) -> World:
+    """The same game among models made by hand that know their members' texts by heart, from their beginning."""
+
+    def reciting(given: Game) -> Game:
+        records, collate = of_units(given.pool, np.flatnonzero(given.member)).records, given.model.collate
+        module = Reciter([ids for ids, _ in collate.tokens(records["text"])], len(collate.tokenizer))
+        key = content_key(["reciter", *contents(records)])
+        return replace(given, model=Model(given.model.name, key, collate, lambda: module))
+
+    return replace(like, target=reciting(like.target), shadows=[reciting(shadow) for shadow in like.shadows])
+
+
 class Memory(torch.nn.Module):
     """An encoder made by hand: it answers the louder, the more a view is like one that it has `seen`, (n, 3 * 8 * 8).
 
@@ -314,6 +356,7 @@ def fake_answers(records: int, size: int, seed: int, empty: Sequence[int] = ()) 
                 "mean": -rng.random(n).astype(np.float32) - 3,
                 "deviation": rng.random(n).astype(np.float32),
                 "vocabulary": np.full(min(n, 1), size, dtype=np.int32),
+                "compressed": rng.integers(8, 99, size=min(n, 1)).astype(np.int32),
             }
         )
     return rows
