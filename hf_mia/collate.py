@@ -21,7 +21,7 @@ class Item:
 
     record: int
     size: int
-    values: Mapping[str, Sequence[int] | npt.NDArray[np.uint8] | int]
+    values: Mapping[str, Sequence[int] | npt.NDArray[np.uint8] | npt.NDArray[np.int32] | int]
 
 
 class Collate(ABC):

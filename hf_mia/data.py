@@ -58,7 +58,7 @@ class Data(ABC):
 
     @abstractmethod
     def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
-        """A model that answers about such records, from a folder or the Hub; of a classifier, with the records' classes."""
+        """A model that answers about such records, from a folder or the Hub; a classifier has the records' classes."""
 
     @abstractmethod
     def takes(self, probe: Probe) -> bool:

@@ -41,6 +41,7 @@ from hf_mia.versions import Lowercase, Neighbours, Prefixed
 # the target, and with each column standardised.
 PARTCROP = MLP((1024, 512, 64), learning_rate=1e-3, decay=5e-4, batch=256, epochs=100, activation="relu")
 SHIFTS = Shifts(reach=1, mirror=True)
+FOREST = ScikitLearn("RandomForestClassifier", {"n_estimators": 200, "min_samples_leaf": 5})
 LABELS = Posteriors(access="label", queries=SHIFTS)
 BOTH = Beside((MeanLogRank(), MeanLoss()))
 
@@ -83,6 +84,7 @@ PAPERS: dict[str, Attack] = {
     "modified-entropy-per-class": PerGroup(Threshold(classes.ModifiedEntropy())),
     "label-only": Threshold(classes.AugmentedCorrectness(LABELS)),
     "shokri": PerGroup(ShadowClassifier(classes.Posterior(), ScikitLearn())),
+    "shokri-forest": PerGroup(ShadowClassifier(classes.Posterior(), FOREST)),
     "relative-loss": Relative(Threshold(classes.Loss())),
     "lira": LiRA(classes.LogitGap()),
     "lira-offline": OfflineLiRA(classes.LogitGap()),

@@ -68,7 +68,7 @@ class Played:
     sweeps: Mapping[str, Mapping[str, list[Report]]]
     scenes: Mapping[str, Scene]
     trials: Mapping[str, Sequence[Report]]
-    flips: Mapping[str, Flips | None]
+    flips: Mapping[str, Flips | None]  # of attacks that compare models
     control: Report
     twins: Twins | None
     portrait: Portrait
@@ -90,7 +90,7 @@ class Played:
 
     def exposures(self, name: str) -> pa.Table:
         """One row a unit, the most exposed by an attack first (`hf_mia.exposure.exposures`)."""
-        return exposures(self.reports[name], self.evidence[name][0].group, self.flips[name])
+        return exposures(self.reports[name], self.evidence[name][0].group, self.flips.get(name))
 
 
 def checks(report: Report, control: Report) -> dict[str, bool]:

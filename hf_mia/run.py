@@ -90,7 +90,7 @@ def play(prepared: Setting, cache: Path) -> Played:
         sweeps = _sweeps(stage, target, shadows)
         trials = _trials(stage, evidence, reports, target)
         scenes = _scenes(stage, own, dict(zip(variants, others, strict=True)), target, shadows)
-        flipped = {name: flips(attack, *evidence[name]) for name, attack in experiment.attacks.items()}
+        flipped = {name: flips(a, *evidence[name]) for name, a in experiment.attacks.items() if a.compares}
     member, data = target.member == 1, experiment.data
     blind = data.blind(target.pool, member)
     control = replace(next(iter(reports.values())), name="blind (no model)", scores=blind, threshold=0.0)

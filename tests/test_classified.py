@@ -132,7 +132,8 @@ def test_a_report_holds_every_control(audited: tuple[World, Played, Path]) -> No
         assert len(best) == 10
         assert [row["score"] for row in best] == sorted(report.scores, reverse=True)[:10]
         assert {row["group"] for row in best} <= {0, 1, 2}
-        assert all(0 <= row["flip_rate"] <= 1 for row in best)
+        rates = [row["flip_rate"] for row in best]
+        assert all(0 <= rate <= 1 for rate in rates) if PAPERS[name].compares else rates == [None] * 10
     assert told["scenes"]["controls"]["reports"]["untrained"]["rmia"]["estimates"]["auc"]["low"] < 0.5
 
 

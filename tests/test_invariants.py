@@ -101,6 +101,7 @@ CHANGES: dict[str, dict[str, object]] = {  # one deep change an entry, so that t
         "smallest": 2,
         "attack": {"classifier": {"estimator": "RandomForestClassifier", "settings": {"n_estimators": 9}, "seed": 1}},
     },
+    "shokri-forest": {"attack": {"classifier": {"settings": {"n_estimators": 20, "min_samples_leaf": 3}}}},
     "relative-loss": {"attack": {"signal": {"probe": {"access": "probabilities"}}}},
     "lira": {"variance": "each"},
     "lira-offline": {"variance": "each", "signal": {"probe": {"access": "probabilities"}}},
