@@ -27,7 +27,8 @@ class Tokens(Probe):
     strictly higher logit, as AuditMI counts), `logprob` (nats), and `mean` and `deviation` of log p under p (for
     Min-K%++); and `vocabulary` (rows, 1), the number of tokens ranked. The head is applied to at most
     `rows` hidden states at a time, so logits of a whole batch never exist where the model's logits are its head's
-    output; fewer rows would spend their time on reading the head's weights.
+    output; fewer rows would spend their time on reading the head's weights. A service answers as many of these as it
+    shows, with ranks cut to the `shown` (rows, 1) tokens that it lists.
     """
 
     rows: int = 1024
@@ -35,6 +36,10 @@ class Tokens(Probe):
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         import torch
 
+        if "bytes" in batch:  # texts, for what is asked in text
+            from hf_mia.respondents import respondent, tabled, texts_of
+
+            return tabled(respondent(module, self).tokens(texts_of(batch)))
         ids, scored = batch["input_ids"], batch["scored"]
         before = scored[:, 1:]
         with torch.inference_mode():

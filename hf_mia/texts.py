@@ -61,9 +61,10 @@ class Texts(Data):
         return language_model(source, revision)
 
     def takes(self, probe: Probe) -> bool:
+        from hf_mia.continuations import Continuations
         from hf_mia.probes import Tokens
 
-        return isinstance(probe, Tokens)
+        return isinstance(probe, (Tokens, Continuations))
 
     def blind(self, pool: Pool, member: Booleans) -> Floats:
         from hf_mia.controls import blind_scores

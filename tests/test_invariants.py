@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import yaml
 from scipy.stats import norm
-from worlds import Replay, World, classifiers, replay
+from worlds import Replay, World, classifiers, replay, spoken
 
 from hf_mia.attacks.downstream import Downstream
+from hf_mia.continuations import Continuations
 from hf_mia.core import Game, Pool, audit
 from hf_mia.experiment import experiment, mapping
 from hf_mia.images import Images
@@ -47,6 +48,13 @@ CHANGES: dict[str, dict[str, object]] = {  # one deep change an entry, so that t
     "auditmi-relative-random-texts": {"attack": {"signal": {"texts": 2}}},
     "auditmi-relative-rarest-texts": {"attack": {"signal": {"texts": 2}, "classifier": {"C": 0.1}}},
     "reference": {"attack": {"signal": {"first_subword": True}}},
+    "auditmi-sampled": {"signal": {"signal": {"top": 3, "bins": 7}, "probe": {"samples": 6, "share": 0.25}}},
+    "samia": {"signal": {"probe": {"samples": 3, "temperature": 0.5, "seed": 2}}},
+    "generation-chrf": {"signal": {"probe": {"tokens": 16}}},
+    "generation-bleu": {"signal": {"probe": {"share": 0.75}}},
+    "generation-rouge": {"signal": {"probe": {"seed": 1}}},
+    "generation-exact": {"signal": {"probe": {"samples": 2, "temperature": 0.1}}},
+    "generation-edit": {"signal": {"probe": {"share": 0.3}}},
     "encodermi-v": {
         "signal": {
             "similarity": "correlation",
@@ -72,12 +80,19 @@ CHANGES: dict[str, dict[str, object]] = {  # one deep change an entry, so that t
 def of(name: str, request: pytest.FixtureRequest, state: str = "overfitted") -> World:
     """The world of an attack's own kind of data: of texts or images, or of classifiers of images."""
     kind = "memorisers" if name in ALIGNED and state == "overfitted" else f"{state}_images" if name in IMAGES else state
+    if isinstance(PAPERS[name].signal.probe, Continuations):
+        return written(request.getfixturevalue(kind))
     return built(request.getfixturevalue(kind), isinstance(PAPERS[name], Downstream))
 
 
 @cache
 def built(world: World, downstream: bool) -> World:
     return classifiers(world) if downstream else world
+
+
+@cache
+def written(world: World) -> World:
+    return spoken(world)
 
 
 @cache

@@ -31,6 +31,7 @@ from hf_mia.plan import Experiment
 from hf_mia.recipes.contrastive import pixels
 from hf_mia.recipes.language import Recurrent
 from hf_mia.recipes.vocabulary import word_tokenizer
+from hf_mia.respondents import in_text
 from hf_mia.runner import Runner
 from hf_mia.setting import Setting, setting
 from hf_mia.shadows import Job
@@ -184,6 +185,12 @@ def memorisers(like: World) -> World:
 def classifiers(like: World) -> World:
     """The same game among downstream classifiers, each built on one of the encoders."""
     target, *shadows = classifying([like.target, *like.shadows], like.setting.rest(), like.ask)
+    return replace(like, target=target, shadows=shadows)
+
+
+def spoken(like: World) -> World:
+    """The same game, its models asked in text as services are."""
+    target, *shadows = (replace(game, model=in_text(game.model)) for game in (like.target, *like.shadows))
     return replace(like, target=target, shadows=shadows)
 
 
