@@ -7,9 +7,6 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from threading import Event, Lock
 from time import monotonic
@@ -17,11 +14,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import SecretStr
 
-from hf_mia.endpoints import Endpoint, Lacking, Question, Reply, usage
+from hf_mia.endpoints import Endpoint, Question
 from hf_mia.keys import WAY_OUT, content_key
 from hf_mia.progress import bar
+from hf_mia.replies import Lacking, Reply, usage
+from hf_mia.terms import Budget, BudgetSpent, Manners, ServiceError, seconds
 
 if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
     from tenacity import RetryCallState
 
 logger = logging.getLogger(__name__)
@@ -30,70 +30,12 @@ PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # statuses that may be 
 SHOWN = 400  # characters of a service's message that an error shows
 
 
-class BudgetSpent(RuntimeError):
-    """No more is asked: the budget is spent. What was paid for is kept, and is not asked again."""
-
-
-class ServiceError(OSError):
-    """A service that refused, or did not answer in spite of all retries."""
-
-
 class _Again(Exception):
     """A failure that may be gone when asked again, `after` so many seconds if the service says so."""
 
     def __init__(self, message: str, after: float | None = None) -> None:
         super().__init__(message)
         self.after = after
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What may be spent by one process: `queries` sent, retries included, and `cost`, by prices for a million tokens.
-
-    Cost is known after a reply: as many calls as are under way at once may exceed it. None: no limit.
-    """
-
-    queries: int | None = None
-    cost: float | None = None
-    prompt_price: float = 0.0
-    written_price: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("queries", "cost", "prompt_price", "written_price"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"budget.{name} must be 0 or more, but is {value}.")
-        if self.cost is not None and not self.prompt_price + self.written_price:
-            raise ValueError(
-                "budget.cost is counted by prices for a million tokens, and both are 0: set budget.prompt_price and "
-                "budget.written_price."
-            )
-
-
-@dataclass(frozen=True)
-class Manners:
-    """How a service is treated: `threads` calls at once, at most `rate` a second (None: no limit).
-
-    After `timeout` seconds without a byte a call has failed. One that failed in a way that may pass is made again, up
-    to `retries` times, after `pause` seconds, then twice as long each time up to a minute, by chance a little more; or
-    after as many seconds as the service asks for, if these are at most `patience`.
-    """
-
-    threads: int = 4
-    rate: float | None = None
-    timeout: float = 60.0
-    retries: int = 5
-    pause: float = 1.0
-    patience: float = 300.0
-
-    def __post_init__(self) -> None:
-        for name, least in (("threads", 1), ("retries", 0), ("pause", 0), ("patience", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"manners.{name} must be at least {least}, but is {getattr(self, name)}.")
-        for name in ("rate", "timeout"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"manners.{name} must be above 0, but is {value}.")
 
 
 class Line:
@@ -114,12 +56,10 @@ class Line:
         Raises `BudgetSpent`, `ServiceError` or `Lacking`, after all calls under way have ended and are kept.
         """
         keys = [content_key([json.dumps(question.parameters, sort_keys=True)]) for question in questions]
-        found: dict[str, T] = {}
+        unique, found = dict(zip(keys, questions, strict=True)), dict[str, T]()
         self._stop = Event()
         with ThreadPoolExecutor(self.manners.threads) as pool, bar(f"asking {self.endpoint.model}", 1) as progress:
-            asked = {
-                pool.submit(self._answer, *item): item[0] for item in dict(zip(keys, questions, strict=True)).items()
-            }
+            asked = {pool.submit(self._answer, *item): item[0] for item in unique.items()}
             try:
                 for done, future in enumerate(as_completed(asked), 1):
                     found[asked[future]] = future.result()
@@ -161,8 +101,8 @@ class Line:
             return retrying(self._once, question, path)
         except _Again as error:
             raise ServiceError(
-                f"{self.endpoint.model} did not answer {1 + self.manners.retries} times, at last for: {error}. What was "
-                "answered is kept: run again, later or with more manners.retries."
+                f"{self.endpoint.model} did not answer {1 + self.manners.retries} times, at last for: {error}. What "
+                "was answered is kept: run again, later or with more manners.retries."
             ) from None
 
     def _once(self, question: Question[T], path: Path) -> T:
@@ -207,7 +147,7 @@ class Line:
         if status in (401, 403):
             source = f"the key in {self.key}" if self.key else "a call without a key (name its variable as `key`)"
             return ServiceError(f"{self.endpoint.model} refuses {source} ({status}): {said}")
-        after = _seconds(error.response.headers.get("retry-after"))
+        after = seconds(error.response.headers.get("retry-after"))
         if status not in PASSING:
             return ServiceError(f"{self.endpoint.model} refuses the question ({status}): {said}")
         if after is not None and after > self.manners.patience:
@@ -272,20 +212,6 @@ def _clean(said: object, secret: SecretStr | None, most: int | None = SHOWN) -> 
     if secret is not None:
         text = text.replace(secret.get_secret_value(), "***")
     return text if most is None else " ".join(text.split())[:most]
-
-
-def _seconds(header: str | None) -> float | None:
-    """What Retry-After says: seconds, or a date; None where it says nothing that can be read."""
-    if header is None:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(header).astimezone(UTC) - datetime.now(UTC)).total_seconds())
-    except ValueError:
-        return None
 
 
 def _write(text: str, path: Path) -> None:

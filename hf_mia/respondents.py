@@ -185,7 +185,7 @@ class Local(Respondent):
 
 
 def chosen(logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The token (rows,) that numbers (rows,) in [0, 1) fall on, by softmax(logits / temperature); at 0, the likeliest."""
+    """The token (rows,) that numbers (rows,) in [0, 1) fall on by softmax(logits / temperature); at 0, the likeliest."""
     if temperature == 0:
         return logits.argmax(1)
     total = torch.softmax(logits / temperature, dim=1).cumsum(1)

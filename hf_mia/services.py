@@ -11,11 +11,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from hf_mia.calls import Budget, Line, Manners
+from hf_mia.calls import Line
 from hf_mia.core import Model
-from hf_mia.endpoints import Endpoint, Scored
+from hf_mia.endpoints import Endpoint
 from hf_mia.keys import content_key
+from hf_mia.replies import Scored
 from hf_mia.respondents import RawTexts, Respondent, Told
+from hf_mia.terms import Budget, Manners
 
 Access = Literal["prompt", "top-k", "text"]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

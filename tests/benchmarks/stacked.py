@@ -94,9 +94,7 @@ def main() -> int:
     bare_s, ours_s = medians(theirs, ours, rounds=5)
     pairs = zip(*(torch.nn.ModuleList(ends[side]).parameters() for side in ("bare", "ours")), strict=True)
     apart = max(float((one - other).detach().abs().max()) for one, other in pairs)
-    print(
-        f"{PLAN.epochs} epochs of {MODELS} models: bare {bare_s:.3f} s, ours {ours_s:.3f} s; weights within {apart:.1g}"
-    )
+    print(f"{PLAN.epochs} epochs of {MODELS} models: bare {bare_s:.3f} s, ours {ours_s:.3f} s; weights within {apart:.1g}")
     if apart > 1e-4:
         print("the two end with different weights")
         return 1
