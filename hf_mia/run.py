@@ -17,9 +17,9 @@ from hf_mia.plan import Experiment
 from hf_mia.played import Played, Reports, Scene
 from hf_mia.progress import bar
 from hf_mia.report import Report
-from hf_mia.respondents import in_text
 from hf_mia.runner import Runner
 from hf_mia.setting import Setting, setting
+from hf_mia.spoken import in_text
 
 Found = tuple[Evidence, list[Evidence]]
 

@@ -31,10 +31,10 @@ from hf_mia.plan import Experiment
 from hf_mia.recipes.contrastive import pixels
 from hf_mia.recipes.language import Recurrent
 from hf_mia.recipes.vocabulary import word_tokenizer
-from hf_mia.respondents import in_text
 from hf_mia.runner import Runner
 from hf_mia.setting import Setting, setting
 from hf_mia.shadows import Job
+from hf_mia.spoken import in_text
 from hf_mia.units import of_units
 from hf_mia.vision import ImageCollate
 
