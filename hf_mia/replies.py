@@ -162,10 +162,11 @@ def echoed(text: str, reply: Reply) -> Scored:
         raise Lacking("completions come without the prompt's log-probabilities: set access to 'top-k' or 'text'.")
     counted = usage(reply)
     size = counted.prompt_tokens if counted is not None else sum(at < len(text) for at in told.text_offset)
-    pieces, logprobs, tops = (part[:size] for part in (told.tokens, told.token_logprobs, told.top_logprobs or []))
-    if min(size, len(pieces), len(logprobs)) < max(size, 1) or (told.top_logprobs is not None and len(tops) < size):
-        raise Unreadable(f"{size} tokens of the prompt were to come, but {min(len(pieces), len(logprobs))} came")
-    return _scored(pieces, logprobs, [list((top or {}).values()) for top in tops] if tops else None)
+    tops = None if told.top_logprobs is None else [list((top or {}).values()) for top in told.top_logprobs[:size]]
+    came = min(len(told.tokens), len(told.token_logprobs), size if tops is None else len(tops))
+    if came < max(size, 1):
+        raise Unreadable(f"{size} tokens of the prompt were to come, but {came} came")
+    return _scored(told.tokens[:size], told.token_logprobs[:size], tops)
 
 
 def _scored(pieces: list[str], logprobs: list[float | None], others: list[list[float]] | None) -> Scored:

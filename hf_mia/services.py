@@ -103,7 +103,7 @@ class Remote(Respondent):
 
     def _scored(self, texts: Sequence[str]) -> list[Told]:
         found = self.line.ask([self.service.endpoint.about(text, self.service.k) for text in texts])
-        return [told(scored, self.service.k) for scored in found]
+        return [told(text, scored, self.service.k) for text, scored in zip(texts, found, strict=True)]
 
     def _ranked(self, texts: Sequence[str]) -> list[Told]:
         k, ask = self.service.k, self.service.endpoint.following
@@ -120,12 +120,14 @@ class Remote(Respondent):
         ]
 
 
-def told(scored: Scored, k: int) -> Told:
+def told(text: str, scored: Scored, k: int) -> Told:
     """A prompt's tokens as `Tokens` answers: those that have something before them."""
     first = int(np.isnan(scored.logprobs[0])) if scored.logprobs else 0
-    starts = [
-        i == 0 or piece[:1] in _MARKS or scored.pieces[i - 1][-1:].isspace() for i, piece in enumerate(scored.pieces)
-    ]
+    opened = bool(scored.pieces) and not (
+        scored.pieces[0] and text.startswith(scored.pieces[0])
+    )  # by a token of no text
+    before = ["\n", *(" " if i == 0 and opened else piece for i, piece in enumerate(scored.pieces))]
+    starts = [piece[:1] in _MARKS or last[-1:].isspace() for last, piece in zip(before, scored.pieces, strict=False)]
     logprob = np.array(scored.logprobs, dtype=np.float32)[first:]
     numbers = {"start": np.array(starts, dtype=np.int64)[first:], "logprob": logprob}
     if scored.others is None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hf_mia.collate import Batch
-from hf_mia.core import Floats, Model
+from hf_mia.core import Floats, Integers, Model
 from hf_mia.keys import content_key
 from hf_mia.models import TextCollate
 from hf_mia.probes import Tokens

@@ -74,6 +74,6 @@ def seconds(header: str | None) -> float | None:
     except ValueError:
         pass
     try:
-        return max(0.0, (parsedate_to_datetime(header).astimezone(UTC) - datetime.now(UTC)).totalseconds())
+        return max(0.0, (parsedate_to_datetime(header).astimezone(UTC) - datetime.now(UTC)).total_seconds())
     except ValueError:
         return None

@@ -29,7 +29,11 @@ ALIGNED = {
     "partcrop": "parts are compared with a map of two positions or more, and encoders of images that small, which are "
     "trained in seconds, map one",
 }  # attacks that find their members among encoders with the same axes, made by hand, and why not on the trained ones
-BARS = {"encoder-similarity": 0.65}  # one pair of views says less than the mean of 45: .76 to .94 by the world's seed
+BARS = {
+    "encoder-similarity": 0.65,  # one pair of views says less than the mean of 45: .76 to .94 by the world's seed
+    "generation-exact": 0.6,  # few of these texts come back to the letter: .62 to .66
+    "generation-edit": 0.65,  # all words have the same letters but for three digits: .72 to .84
+}
 
 EVERY = pytest.mark.parametrize("name", PAPERS)
 
