@@ -49,6 +49,7 @@ class Line:
         self.endpoint, self.key, self.budget, self.manners, self.folder = endpoint, key, budget, manners, folder
         self.queries, self.cost = 0, 0.0
         self._next, self._lock, self._stop = 0.0, Lock(), Event()
+        self._cause: BaseException | None = None
 
     def ask(self, questions: Sequence[Question[T]]) -> list[T]:
         """The answers to questions, in their order; equal questions are asked once.
@@ -57,17 +58,17 @@ class Line:
         """
         keys = [content_key([json.dumps(question.parameters, sort_keys=True)]) for question in questions]
         unique, found = dict(zip(keys, questions, strict=True)), dict[str, T]()
-        self._stop = Event()
+        self._stop, self._cause = Event(), None
         with ThreadPoolExecutor(self.manners.threads) as pool, bar(f"asking {self.endpoint.model}", 1) as progress:
             asked = {pool.submit(self._answer, *item): item[0] for item in unique.items()}
             try:
                 for done, future in enumerate(as_completed(asked), 1):
                     found[asked[future]] = future.result()
                     progress(done, len(asked), f"{self.queries} queries")
-            except BaseException:
-                self._stop.set()
+            except BaseException as error:
+                self._fail(error)
                 pool.shutdown(cancel_futures=True)
-                raise
+                raise self._cause or error from None
         return [found[key] for key in keys]
 
     def _answer(self, key: str, question: Question[T]) -> T:
@@ -77,7 +78,17 @@ class Line:
                 return question.read(json.loads(path.read_text(encoding="utf-8")))
             except (OSError, ValueError) as error:
                 logger.warning("reply %s is damaged, and is asked for again: %s", path.name, error)
-        return self._called(question, path)
+        try:
+            return self._called(question, path)
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        """What failed first is the cause, and from then on nothing is sent."""
+        with self._lock:
+            self._cause = self._cause or error
+        self._stop.set()
 
     def _called(self, question: Question[T], path: Path) -> T:
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
@@ -123,9 +134,8 @@ class Line:
 
     def _sent(self, question: Question[T], secret: SecretStr | None) -> Reply:
         """A reply without the key, wherever the service repeats it; failures as `_Again` or `ServiceError`."""
-        from huggingface_hub.errors import (  # type: ignore[attr-defined, unused-ignore]
-            HfHubHTTPError,
-            HTTPError,  # httpx's or httpx2's, as the installed version has it
+        from huggingface_hub.errors import (
+            HTTPError,  # type: ignore[attr-defined, unused-ignore]  # httpx's or httpx2's
             OfflineModeIsEnabled,
         )
 
@@ -134,13 +144,19 @@ class Line:
         except OfflineModeIsEnabled as error:
             raise ServiceError(f"{self.endpoint.model} cannot be asked: {error}") from None
         except HTTPError as error:
-            cause = error if isinstance(error, HfHubHTTPError) else error.__cause__
-            if isinstance(cause, HfHubHTTPError):
-                raise self._refused(cause, secret) from None
-            raise _Again(f"{type(error).__name__} {_clean(error, secret)}".strip()) from None
+            raise self._failure(error, secret) from None
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:  # what parsing may raise
             raise _Again(f"a reply that cannot be read ({type(error).__name__} {_clean(error, secret)})") from None
         return json.loads(_clean(json.dumps(reply), secret, None))  # type: ignore[no-any-return]
+
+    def _failure(self, error: Exception, secret: SecretStr | None) -> Exception:
+        """What a failure of the transport is to who asked; nothing that could hold the key is left in its frames."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        cause = error if isinstance(error, HfHubHTTPError) else error.__cause__
+        if isinstance(cause, HfHubHTTPError):
+            return self._refused(cause, secret)
+        return _Again(f"{type(error).__name__} {_clean(error, secret)}".strip())
 
     def _refused(self, error: HfHubHTTPError, secret: SecretStr | None) -> Exception:
         status, said = error.response.status_code, _clean(error, secret)
@@ -165,7 +181,7 @@ class Line:
         value = os.environ.get(self.key, "").strip()
         if not value:
             raise ServiceError(
-                f"the environment variable {self.key} is to hold the service's key, but is empty: set it."
+                f"the environment variable {self.key} should hold the service's key, but is empty: set it."
             )
         return SecretStr(value)
 
