@@ -29,7 +29,7 @@ from hf_mia.recipes.vocabulary import word_tokenizer
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
-def game(users: int = 24, each: int = 4, seed: int = 5) -> tuple[Pool, Floats]:
+def game(users: int = 20, each: int = 3, seed: int = 5) -> tuple[Pool, Floats]:
     """Users who write alike, and which of them, every second one, a model is to know."""
     found = pool(users, each, seed)
     return found, np.arange(users) % 2.0
@@ -61,20 +61,21 @@ def memoriser(folder: Path, found: Pool, member: Floats, steps: int = 150) -> Pa
 
 
 @contextmanager
-def process(command: list[str], port: int, health: str) -> Iterator[str]:
+def process(command: list[str], port: int, health: str, log: Path) -> Iterator[str]:
     """A server process, from when it answers until it is ended; gives its address."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with log.open("w") as file:
+        server = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
     try:
         for _ in range(600):
             try:
                 urlopen(f"http://127.0.0.1:{port}{health}", timeout=5).close()
                 break
             except (URLError, OSError):
-                assert server.poll() is None, "the server ended before it answered"
+                assert server.poll() is None, log.read_text()
                 time.sleep(0.2)
         else:
-            raise AssertionError("the server did not answer in two minutes")
+            raise AssertionError(f"not within two minutes: {log.read_text()}")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         server.terminate()
@@ -85,7 +86,7 @@ def process(command: list[str], port: int, health: str) -> Iterator[str]:
 def transformers_serve(folder: Path) -> Iterator[str]:
     port = free_port()
     command = [str(Path(sys.executable).parent / "transformers"), "serve", str(folder), "--port", str(port)]
-    with process([*command, "--host", "127.0.0.1", "--device", "cpu"], port, "/health") as url:
+    with process([*command, "--host", "127.0.0.1", "--device", "cpu"], port, "/health", folder / "server.log") as url:
         yield url
 
 
@@ -93,7 +94,7 @@ def transformers_serve(folder: Path) -> Iterator[str]:
 def mlx_serve(folder: Path) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "mlx_lm", "server", "--model", str(folder), "--port", str(port)]
-    with process(command, port, "/health") as url:
+    with process(command, port, "/health", folder / "server.log") as url:
         yield url
 
 
