@@ -57,10 +57,11 @@ class Line:
         Raises `BudgetSpent`, `ServiceError` or `Lacking`, after all calls under way have ended and are kept.
         """
         keys = [content_key([json.dumps(question.parameters, sort_keys=True)]) for question in questions]
-        unique, found = dict(zip(keys, questions, strict=True)), dict[str, T]()
+        unique = dict(zip(keys, questions, strict=True))
+        found: dict[str, T] = {}
         self._stop, self._cause = Event(), None
         with ThreadPoolExecutor(self.manners.threads) as pool, bar(f"asking {self.endpoint.model}", 1) as progress:
-            asked = {pool.submit(self._answer, *item): item[0] for item in unique.items()}
+            asked = {pool.submit(self._answer, key, question): key for key, question in unique.items()}
             try:
                 for done, future in enumerate(as_completed(asked), 1):
                     found[asked[future]] = future.result()
@@ -109,7 +110,8 @@ class Line:
             reraise=True,
         )
         try:
-            return retrying(self._once, question, path)
+            answer: T = retrying(self._once, question, path)
+            return answer
         except _Again as error:
             raise ServiceError(
                 f"{self.endpoint.model} did not answer {1 + self.manners.retries} times, at last for: {error}. What "
@@ -134,8 +136,8 @@ class Line:
 
     def _sent(self, question: Question[T], secret: SecretStr | None) -> Reply:
         """A reply without the key, wherever the service repeats it; failures as `_Again` or `ServiceError`."""
-        from huggingface_hub.errors import (
-            HTTPError,  # type: ignore[attr-defined, unused-ignore]  # httpx's or httpx2's
+        from huggingface_hub.errors import (  # type: ignore[attr-defined, unused-ignore]
+            HTTPError,  # httpx's or httpx2's, as the installed version has it
             OfflineModeIsEnabled,
         )
 

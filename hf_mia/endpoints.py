@@ -93,7 +93,10 @@ class Completions(Endpoint):
         checked_url(self.url)
 
     def send(self, parameters: Mapping[str, object], key: SecretStr | None, timeout: float) -> Reply:
-        from huggingface_hub.utils import get_session, hf_raise_for_status
+        from huggingface_hub.utils import (  # type: ignore[attr-defined, unused-ignore]
+            get_session,
+            hf_raise_for_status,
+        )
 
         headers = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
         where = f"{self.url.rstrip('/')}/completions"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from hf_mia.calls import Line
 from hf_mia.core import Model
@@ -129,7 +130,10 @@ def told(text: str, scored: Scored, k: int) -> Told:
     before = ["\n", *(" " if i == 0 and opened else piece for i, piece in enumerate(scored.pieces))]
     starts = [piece[:1] in _MARKS or last[-1:].isspace() for last, piece in zip(before, scored.pieces, strict=False)]
     logprob = np.array(scored.logprobs, dtype=np.float32)[first:]
-    numbers = {"start": np.array(starts, dtype=np.int64)[first:], "logprob": logprob}
+    numbers: dict[str, npt.NDArray[np.generic]] = {
+        "start": np.array(starts, dtype=np.int64)[first:],
+        "logprob": logprob,
+    }
     if scored.others is None:
         return Told(numbers, {})
     above = [sum(other > own for other in others) for own, others in zip(scored.logprobs, scored.others, strict=True)]

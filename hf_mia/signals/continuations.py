@@ -20,7 +20,8 @@ from hf_mia.core import Answers, Floats, Ragged, Signal
 from hf_mia.signals.language import RankHistogram, WordMean
 
 if TYPE_CHECKING:
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
 
 @dataclass(frozen=True)
@@ -137,14 +138,14 @@ class Sampled(Signal):
 
 @cache
 def _chrf() -> CHRF:
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     return CHRF()
 
 
 @cache
 def _bleu() -> BLEU:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     return BLEU(effective_order=True)
 
