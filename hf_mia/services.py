@@ -128,7 +128,7 @@ def told(text: str, scored: Scored, k: int) -> Told:
         scored.pieces[0] and text.startswith(scored.pieces[0])
     )  # by a token of no text
     before = ["\n", *(" " if i == 0 and opened else piece for i, piece in enumerate(scored.pieces))]
-    starts = [piece[:1] in _MARKS or last[-1:].isspace() for last, piece in zip(before, scored.pieces, strict=False)]
+    begins = [piece[:1] in _MARKS or last[-1:].isspace() for last, piece in zip(before, scored.pieces, strict=False)]
     logprob = np.array(scored.logprobs, dtype=np.float32)[first:]
     numbers: dict[str, npt.NDArray[np.generic]] = {
         "start": np.array(starts, dtype=np.int64)[first:],
