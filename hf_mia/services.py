@@ -123,17 +123,12 @@ class Remote(Respondent):
 
 def told(text: str, scored: Scored, k: int) -> Told:
     """A prompt's tokens as `Tokens` answers: those that have something before them."""
-    first = int(np.isnan(scored.logprobs[0])) if scored.logprobs else 0
-    opened = bool(scored.pieces) and not (
-        scored.pieces[0] and text.startswith(scored.pieces[0])
-    )  # by a token of no text
-    before = ["\n", *(" " if i == 0 and opened else piece for i, piece in enumerate(scored.pieces))]
-    begins = [piece[:1] in _MARKS or last[-1:].isspace() for last, piece in zip(before, scored.pieces, strict=False)]
-    logprob = np.array(scored.logprobs, dtype=np.float32)[first:]
-    numbers: dict[str, npt.NDArray[np.generic]] = {
-        "start": np.array(starts, dtype=np.int64)[first:],
-        "logprob": logprob,
-    }
+    pieces, first = scored.pieces, int(np.isnan(scored.logprobs[0])) if scored.logprobs else 0
+    opened = bool(pieces) and not (pieces[0] and text.startswith(pieces[0]))  # by a token that is none of the text's
+    before = ["\n", *(" " if i == 0 and opened else piece for i, piece in enumerate(pieces))]
+    begins = [piece[:1] in _MARKS or last[-1:].isspace() for last, piece in zip(before, pieces, strict=False)]
+    start, logprob = np.array(begins, dtype=np.int64)[first:], np.array(scored.logprobs, dtype=np.float32)[first:]
+    numbers: dict[str, npt.NDArray[np.generic]] = {"start": start, "logprob": logprob}
     if scored.others is None:
         return Told(numbers, {})
     above = [sum(other > own for other in others) for own, others in zip(scored.logprobs, scored.others, strict=True)]
