@@ -96,7 +96,7 @@ class Probe(ABC):
 
     @abstractmethod
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        """Compact answers, each (rows, ...), or (rows, length) as the batch's `scored` tells."""
+        """Compact answers, each (rows, ...), or (rows, length) as `scored` tells, the batch's or the answers' own."""
 
 
 class Signal(ABC):

@@ -14,6 +14,15 @@ from hf_mia.attacks.threshold import Threshold
 from hf_mia.core import Attack
 from hf_mia.posteriors import Posteriors, Shifts
 from hf_mia.signals import classifier as classes
+from hf_mia.signals.continuations import (
+    Bleu,
+    Chrf,
+    EditSimilarity,
+    ExactMatch,
+    Rouge1Recall,
+    RougeL,
+    Sampled,
+)
 from hf_mia.signals.encoder import (
     ConcatenatedFeatures,
     Confidence,
@@ -67,6 +76,13 @@ PAPERS: dict[str, Attack] = {
     "auditmi-rarest-texts": ShadowClassifier(RarestTexts(RankHistogram(), 4)),
     "auditmi-relative-random-texts": Relative(ShadowClassifier(RandomTexts(BOTH, 4), LogisticRegression())),
     "auditmi-relative-rarest-texts": Relative(ShadowClassifier(RarestTexts(BOTH, 4), LogisticRegression())),
+    "auditmi-sampled": ShadowClassifier(Sampled(RankHistogram(top=8))),
+    "samia": Threshold(Rouge1Recall()),
+    "generation-chrf": Threshold(Chrf()),
+    "generation-bleu": Threshold(Bleu()),
+    "generation-rouge": Threshold(RougeL()),
+    "generation-exact": Threshold(ExactMatch()),
+    "generation-edit": Threshold(EditSimilarity()),
     "encodermi-v": ShadowClassifier(ViewSimilarity(), MLP()),
     "encodermi-s": ShadowClassifier(ViewSimilarity(), DeepSets()),
     "encodermi-t": Threshold(MeanSimilarity()),

@@ -29,7 +29,8 @@ class Tokens(Probe):
     Min-K%++); each (rows, 1): `vocabulary`, the number of tokens ranked, and, where the collate tells it, `compressed`,
     the bytes of the whole text once compressed. Rows may be padded on either side. The head is applied to at most
     `rows` hidden states at a time, so logits of a whole batch never exist where the model's logits are its head's
-    output; fewer rows would spend their time on reading the head's weights.
+    output; fewer rows would spend their time on reading the head's weights. A service answers as many of these as it
+    shows, with ranks cut to the `shown` (rows, 1) tokens that it lists.
     """
 
     shows: ClassVar[str] = "rank and log-probability of each true next token, given the true text before it"
@@ -39,6 +40,10 @@ class Tokens(Probe):
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         import torch
 
+        if "bytes" in batch:  # texts, for what is asked in text
+            from hf_mia.respondents import respondent, tabled, texts_of
+
+            return tabled(respondent(module, self).tokens(texts_of(batch)))
         given, (batch, back) = batch, _padded_right(batch)
         ids, before = batch["input_ids"], batch["scored"][:, 1:]
         with torch.inference_mode():

@@ -26,6 +26,16 @@ DIGEST = b"hf_mia"  # where a shard's metadata holds the digest of its content
 PADDING = 0.15  # the share of a batch's positions that may be padding
 
 
+class Named(dict[str, Ragged]):
+    """Answers by name; one that is not there is said to be lacking, with those that are."""
+
+    def __missing__(self, name: str) -> Ragged:
+        raise ValueError(
+            f"the model shows {sorted(self)}, and not {name!r}, which this signal reads: take a signal that reads what "
+            "is shown, or ask a model that shows more."
+        )
+
+
 @dataclass(frozen=True)
 class Shards:
     """The answers about a sequence of records, one Parquet file a chunk; iterating reads them one at a time."""
@@ -116,8 +126,10 @@ def _answer(
     answers: dict[str, list[pa.ListArray]] = {}
     for rows in _batches(order.tolist(), sizes.tolist(), tokens):
         batch = {name: tensor.to(device) for name, tensor in collate.pad([items[i] for i in rows]).items()}
-        for name, tensor in probe.observe(module, batch).items():
-            answers.setdefault(name, []).append(_lists(tensor, batch.get("scored")))
+        found = probe.observe(module, batch)
+        scored = found.pop("scored", batch.get("scored"))
+        for name, tensor in found.items():
+            answers.setdefault(name, []).append(_lists(tensor, scored))
     back = np.argsort(order)
     return {name: pa.concat_arrays(lists).take(pa.array(back)) for name, lists in answers.items()}
 
@@ -214,7 +226,7 @@ def _digest(table: pa.Table) -> bytes:
 def _answers(table: pa.Table) -> Answers:
     import pyarrow as pa
 
-    found = {}
+    found = Named()
     for name in table.column_names:
         column = table[name].combine_chunks()
         if not isinstance(column, pa.ListArray):

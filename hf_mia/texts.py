@@ -60,10 +60,11 @@ class Texts(Data):
         return language_model(source, revision)
 
     def takes(self, probe: Probe) -> bool:
+        from hf_mia.continuations import Continuations
         from hf_mia.probes import Tokens
         from hf_mia.versions import Versions
 
-        return isinstance(probe, Tokens | Versions)
+        return isinstance(probe, Tokens | Versions | Continuations)
 
     def blind(self, pool: Pool, member: Booleans) -> Floats:
         from hf_mia.controls import blind_scores

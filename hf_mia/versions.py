@@ -38,6 +38,8 @@ class Versions(Probe):
     are is the one method to write. Raises ValueError for a model that is no causal language model.
     """
 
+    shows: ClassVar[str] = "the log-probability of any text that is sent, token by token"
+
     @abstractmethod
     def others(self, texts: Sequence[str], collate: TextCollate) -> Iterator[list[list[Item]]]:
         """For each text, the rows of its version 1, of its version 2, and so on."""

@@ -36,14 +36,15 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "controls": {"estimates"},
     "keys": set(),
     "progress": set(),
-    "probes": {"collate", "core"},
+    "probes": {"collate", "core", "respondents"},
     "augmentation": set(),
     "views": {"augmentation", "collate", "core"},
     "units": {"core"},
     "parts": {"augmentation", "backbones", "collate", "views"},
     "posteriors": {"collate", "core"},
     "gradients": {"collate", "core", "posteriors"},
-    "signals": {"core", "gradients", "parts", "posteriors", "probes", "signals", "units", "versions", "views"},
+    "signals": {"continuations", "core", "gradients", "parts", "posteriors", "probes", "signals", "units"}
+    | {"versions", "views"},
     "networks": set(),
     "gaussians": set(),
     "attacks": {"attacks", "core", "estimates", "gaussians", "networks"},
@@ -74,7 +75,8 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "shadows": {"core", "keys", "progress", "recipes"},
     "recipes": {"augmentation", "checkpoints", "classifiers", "classifying", "collate", "core", "keys"}
     | {"logits", "models", "recipes", "vision"},
-    "texts": {"controls", "core", "data", "docstrings", "models", "portraits", "probes", "sources"} | {"versions"},
+    "texts": {"continuations", "controls", "core", "data", "docstrings", "models", "portraits", "probes"}
+    | {"sources", "versions"},
     "docstrings": set(),
     "plan": {"config", "core", "data", "papers", "privacy", "recipes", "texts"},
     "experiment": {"classified", "config", "core", "data", "images", "papers", "plan", "recipes", "texts"},
@@ -108,6 +110,14 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "query_cli": {"data", "query", "texts", "words"},
     "inference": set(),
     "versions": {"collate", "core", "models", "probes"},
+    "respondents": {"collate"},
+    "spoken": {"collate", "core", "keys", "models", "probes", "respondents"},
+    "continuations": {"collate", "core", "respondents"},
+    "replies": set(),
+    "endpoints": {"replies"},
+    "terms": set(),
+    "calls": {"endpoints", "keys", "progress", "replies", "terms"},
+    "services": {"calls", "core", "endpoints", "keys", "replies", "respondents", "terms"},
 }
 
 

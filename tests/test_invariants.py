@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import yaml
 from scipy.stats import norm
-from worlds import Replay, World, classifiers, replay
+from worlds import Replay, World, classifiers, replay, spoken
 
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.classified import ClassifiedImages
+from hf_mia.continuations import Continuations
 from hf_mia.core import Game, Pool, audit
 from hf_mia.data import Data
 from hf_mia.experiment import experiment, mapping
@@ -44,6 +45,8 @@ BARS = {
     "encoder-similarity": 0.65,  # one pair of views says less than the mean of 45: .76 to .94 by the world's seed
     "relative-loss": 0.65,  # what four models say that never saw a label drawn at random is noise, which it adds
     "label-only": 0.6,  # of ten queries one is the plain image; a shift of noise by a pixel is another image
+    "generation-exact": 0.6,  # few of these texts come back to the letter: .62 to .66
+    "generation-edit": 0.65,  # all words have the same letters but for three digits: .72 to .84
 }
 
 EVERY = pytest.mark.parametrize("name", PAPERS)
@@ -70,6 +73,13 @@ CHANGES: dict[str, dict[str, object]] = {  # one deep change an entry, so that t
     "auditmi-relative-random-texts": {"attack": {"signal": {"texts": 2}}},
     "auditmi-relative-rarest-texts": {"attack": {"signal": {"texts": 2}, "classifier": {"C": 0.1}}},
     "reference": {"attack": {"signal": {"first_subword": True}}},
+    "auditmi-sampled": {"signal": {"signal": {"top": 3, "bins": 7}, "probe": {"samples": 6, "share": 0.25}}},
+    "samia": {"signal": {"probe": {"samples": 3, "temperature": 0.5, "seed": 2}}},
+    "generation-chrf": {"signal": {"probe": {"tokens": 16}}},
+    "generation-bleu": {"signal": {"probe": {"share": 0.75}}},
+    "generation-rouge": {"signal": {"probe": {"seed": 1}}},
+    "generation-exact": {"signal": {"probe": {"samples": 2, "temperature": 0.1}}},
+    "generation-edit": {"signal": {"probe": {"share": 0.3}}},
     "encodermi-v": {
         "signal": {
             "similarity": "correlation",
@@ -119,12 +129,19 @@ def of(name: str, request: pytest.FixtureRequest, state: str = "overfitted") -> 
     kind = f"{state}{OTHER.get(name, WORLDS[KIND[name]])}"
     if state == "overfitted":
         kind = "memorisers" if name in ALIGNED else "reciters" if name in RECITED else kind
+    if isinstance(PAPERS[name].signal.probe, Continuations):
+        return written(request.getfixturevalue(kind))
     return built(request.getfixturevalue(kind), isinstance(PAPERS[name], Downstream))
 
 
 @cache
 def built(world: World, downstream: bool) -> World:
     return classifiers(world) if downstream else world
+
+
+@cache
+def written(world: World) -> World:
+    return spoken(world)
 
 
 @cache

@@ -41,6 +41,7 @@ from hf_mia.run import play
 from hf_mia.runner import Runner
 from hf_mia.setting import Setting, setting
 from hf_mia.shadows import Job
+from hf_mia.spoken import in_text
 from hf_mia.units import of_units
 from hf_mia.vision import ImageCollate
 
@@ -254,6 +255,12 @@ def memorisers(like: World) -> World:
 def classifiers(like: World) -> World:
     """The same game among downstream classifiers, each built on one of the encoders."""
     target, *shadows = classifying([like.target, *like.shadows], like.setting.rest(), like.ask)
+    return replace(like, target=target, shadows=shadows)
+
+
+def spoken(like: World) -> World:
+    """The same game, its models asked in text as services are."""
+    target, *shadows = (replace(game, model=in_text(game.model)) for game in (like.target, *like.shadows))
     return replace(like, target=target, shadows=shadows)
 
 

@@ -29,7 +29,7 @@ class WordMean(Signal):
         """The number of each word (words,)."""
 
     def measure(self, answers: Answers) -> Floats:
-        offsets, keep = answers["rank"].offsets, kept(answers, self.first_subword)
+        offsets, keep = answers["start"].offsets, kept(answers, self.first_subword)
         return np.stack([_sums(self.words(answers) * keep, offsets), _sums(keep.astype(np.float64), offsets)], axis=1)
 
     def fold(self, total: Floats, count: Floats) -> Floats:
@@ -97,13 +97,13 @@ class RankHistogram(Signal):
                 raise ValueError(f"{name} must be at least 1, but is {value}.")
 
     def measure(self, answers: Answers) -> Floats:
-        upper, bins = vocabulary(answers) + 1, self.bins
-        if self.top is not None:
+        ranks = cut(answers, self.top)
+        if self.top is None:
+            upper, bins = vocabulary(answers), self.bins
+        else:
             upper, bins = self.top + 1, min(self.bins, self.top)
             bins += bins == self.top
-        else:
-            upper -= 1
-        return histogram(cut(answers, self.top) * bins // upper, answers, bins, self.first_subword)
+        return histogram(ranks * bins // upper, answers, bins, self.first_subword)
 
     def fold(self, total: Floats, count: Floats) -> Floats:
         return unit_norm(total)
@@ -116,8 +116,9 @@ class LogRankHistogram(RankHistogram):
     bins: int = 20
 
     def measure(self, answers: Answers) -> Floats:
+        ranks = cut(answers, self.top)
         upper = np.log1p(vocabulary(answers) if self.top is None else self.top + 1)
-        where = np.log1p(cut(answers, self.top)) / upper * self.bins
+        where = np.log1p(ranks) / upper * self.bins
         return histogram(where.astype(np.int64), answers, self.bins, self.first_subword)
 
 
@@ -160,7 +161,13 @@ class FrequencyRankHistogram(RankHistogram):
 
 
 def cut(answers: Answers, top: int | None) -> Integers:
-    """Ranks (words,), those beyond the `top` words of the list all equal to `top`."""
+    """Ranks (words,), those beyond the `top` words of the list all equal to `top`.
+
+    ValueError where the model shows a list that is shorter than that.
+    """
+    shown = int(answers["shown"].values[0]) if "shown" in answers else None
+    if shown is not None and (top is None or top > shown):
+        raise ValueError(f"top must be 1 to {shown}, for the model lists {shown} words, but is {top}.")
     ranks = answers["rank"].values.astype(np.int64)
     return ranks if top is None else np.minimum(ranks, top)
 
@@ -178,7 +185,7 @@ def vocabulary(answers: Answers) -> int:
 
 def histogram(where: Integers, answers: Answers, bins: int, first_subword: bool) -> Floats:
     """Counts (records, bins) of the bin that each word falls in."""
-    offsets, keep = answers["rank"].offsets, kept(answers, first_subword)
+    offsets, keep = answers["start"].offsets, kept(answers, first_subword)
     record = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     flat = np.bincount((record * bins + where)[keep], minlength=(len(offsets) - 1) * bins)
     return flat.reshape(-1, bins).astype(np.float64)
