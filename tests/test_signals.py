@@ -67,7 +67,7 @@ def counted(values: list[np.ndarray], edges: np.ndarray) -> Floats:
         (MeanLogRank(), lambda row: -math.log(1 + row)),
         (MeanLogRank(top=7), lambda row: -math.log(1 + min(row, 7))),
     ],
-    ids=repr,
+    ids=lambda value: repr(value) if isinstance(value, MeanRank | MeanLogRank) else "",
 )
 def test_mean_of_ranks(signal: MeanRank | MeanLogRank, number: Callable[[float], float], first_subword: bool) -> None:
     expected = [np.mean([number(r) for r in ranks]) for ranks in pooled("rank", first_subword)]
