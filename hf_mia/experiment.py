@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import cast
 
 from hf_mia.classified import ClassifiedImages, ClassifiedTexts
+from hf_mia.classified_sounds import ClassifiedSounds
 from hf_mia.config import change, changes_of, named
 from hf_mia.core import Attack
 from hf_mia.data import Data
@@ -22,6 +23,7 @@ DATA: dict[str, Data] = {
     "images": Images(),
     "classified-images": ClassifiedImages(),
     "classified-texts": ClassifiedTexts(),
+    "classified-sounds": ClassifiedSounds(),
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from hf_mia.classes import once, refuse_shared
 from hf_mia.core import Ask, Booleans, Floats, Game, Integers, Model, Pool, Probe
 from hf_mia.data import Data, Portrait
-from hf_mia.keys import image_content
+from hf_mia.keys import encoded_content
 from hf_mia.pixels import decode as decode
 from hf_mia.pixels import encoded, looks
 from hf_mia.pixels import overlap as overlap
@@ -195,6 +195,6 @@ def _digests(records: Dataset, wanted: Booleans) -> Iterator[bytes | None]:
             yield None
             continue
         try:
-            yield blake2b(image_content(value), digest_size=16).digest()
+            yield blake2b(encoded_content(value), digest_size=16).digest()
         except OSError as error:
             raise ValueError(f"image {row:06d} cannot be read: {error}. Restore the file, or leave it out.") from error

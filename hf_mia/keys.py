@@ -48,13 +48,13 @@ def records_key(records: Dataset, columns: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def image_content(value: Mapping[str, object]) -> bytes:
-    """The bytes of an encoded image, {"bytes", "path"} as `datasets.Image(decode=False)` gives it, or its file's."""
+def encoded_content(value: Mapping[str, object]) -> bytes:
+    """The bytes of an encoded image or sound, {"bytes", "path"} as `datasets` gives it undecoded, or its file's."""
     content, path = value.get("bytes"), value.get("path")
     if isinstance(content, bytes):
         return content
     if path is None:
-        raise ValueError("an image has neither bytes nor a path")
+        raise ValueError("it has neither bytes nor a path")
     return Path(str(path)).read_bytes()
 
 
@@ -69,7 +69,7 @@ def _parts(records: Dataset, column: str, start: int, stop: int) -> Iterator[str
     step = IMAGES if encoded else stop - start
     for first in range(start, stop, step):
         for value in records.select_columns([column])[first : min(first + step, stop)][column]:
-            yield image_content(value) if isinstance(value, Mapping) and "bytes" in value else str(value)
+            yield encoded_content(value) if isinstance(value, Mapping) and "bytes" in value else str(value)
 
 
 def folder_key(folder: Path) -> str:

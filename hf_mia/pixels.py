@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_mia.core import Floats, Pool
-from hf_mia.keys import IMAGES, image_content
+from hf_mia.keys import IMAGES, encoded_content
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,7 +77,7 @@ def looks(pool: Pool) -> tuple[Floats, list[bytes]]:
     for row, value in enumerate(encoded(pool.records)):
         unit, image = pool.unit[row], _opened(value)
         small = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), BILINEAR), dtype=np.float64).ravel() / 255
-        sizes = np.log([image.width, image.height, len(image_content(value))])
+        sizes = np.log([image.width, image.height, len(encoded_content(value))])
         found[unit] = [*small, np.asarray(image.convert("L")).std() / 255, *sizes]
         content[unit] = blake2b(found[unit].tobytes(), digest_size=16).digest()
     return found, content
@@ -94,7 +94,7 @@ def _opened(value: Mapping[str, object]) -> Image.Image:
     from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
     try:
-        content = image_content(value)
+        content = encoded_content(value)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content)) as image:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from math import gcd
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from hf_mia.keys import encoded_content
 
 Samples = npt.NDArray[np.float32]
 
@@ -24,7 +25,7 @@ def decode(value: Mapping[str, object], name: str) -> tuple[Samples, int]:
     empty, or holds samples that are not finite, and where the package soundfile is absent.
     """
     try:
-        content = _content(value)
+        content = encoded_content(value)
     except (ValueError, OSError) as error:
         raise ValueError(f"sound {name} cannot be opened: {error}. {WAY_OUT}") from error
     try:
@@ -56,13 +57,3 @@ def resample(samples: Samples, rate: int, to: int) -> Samples:
         return samples
     common = gcd(rate, to)
     return np.asarray(resample_poly(samples.astype(np.float64), to // common, rate // common), dtype=np.float32)
-
-
-def _content(value: Mapping[str, object]) -> bytes:
-    """The bytes of an encoded sound, as `datasets.Audio(decode=False)` gives it, or its file's."""
-    content, path = value.get("bytes"), value.get("path")
-    if isinstance(content, bytes):
-        return content
-    if path is None:
-        raise ValueError("it has neither bytes nor a path")
-    return Path(str(path)).read_bytes()
