@@ -150,6 +150,7 @@ def report_json(experiment: Experiment, played: Played) -> dict[str, object]:
     return {
         "verdict": played.verdict(played.headline),
         "headline": played.headline.name,
+        "access": experiment.attacks[played.headline.name].signal.probe.shows,
         **played.facts,
         **played.portrait.facts,
         "attacks": attacks,
