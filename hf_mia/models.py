@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from hf_mia.checkpoints import check_weights, configuration, folder_of, name_of
 from hf_mia.collate import Batch, Collate, Item
@@ -16,6 +17,7 @@ from hf_mia.core import Model
 from hf_mia.keys import folder_key
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -36,14 +38,16 @@ class TextCollate(Collate):
     def encode(self, records: Mapping[str, Sequence[object]]) -> list[Item]:
         texts = [str(text) for text in records["text"]]
         encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-        opening = (
-            self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id
-        )
         items = []
         for record, ids in enumerate(encoded["input_ids"]):
             starts = self._starts(encoded, record, len(ids))
-            items += self._windows(record, [] if opening is None else [opening], list(ids), starts)
+            items += self._windows(record, self._opening(), list(ids), starts)
         return items
+
+    def _opening(self) -> list[int]:
+        """What stands before a text's first token, if the tokenizer has such a token."""
+        tokens = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        return [token for token in tokens if token is not None][:1]
 
     def _starts(self, encoded: object, record: int, size: int) -> list[int]:
         """1 where a token begins a word; a slow tokenizer cannot tell, and calls every token a word."""
@@ -53,12 +57,13 @@ class TextCollate(Collate):
         return [int(i == 0 or word is None or word != words[i - 1]) for i, word in enumerate(words)]
 
     def _windows(self, record: int, opening: list[int], ids: list[int], starts: list[int]) -> list[Item]:
+        """Rows of at most `context` tokens of what follows the opening: each scored once, after half a row or all."""
+        done = max(1, len(opening))  # position 0 has nothing before it
         ids, starts = opening + ids, [1] * len(opening) + starts
         size = self.context or max(len(ids), 2)
         items: list[Item] = []
-        done = 1  # position 0 has nothing before it
         while not items or done < len(ids):
-            left = 0 if done == 1 else done - size // 2
+            left = 0 if len(ids) <= size else max(0, done - size // 2)
             right = min(left + size, len(ids))
             scored = [int(done <= i) for i in range(left, right)]
             items.append(
@@ -72,15 +77,21 @@ class TextCollate(Collate):
     def pad(self, items: Sequence[Item]) -> Batch:
         import torch
 
-        width = max(2, *(item.size for item in items))
-        arrays = {name: np.zeros((len(items), width), dtype=np.int64) for name in ("input_ids", "starts", "scored")}
-        mask = np.zeros((len(items), width), dtype=np.int64)
-        for row, item in enumerate(items):
-            mask[row, : item.size] = 1
-            for name, array in arrays.items():
-                array[row, : item.size] = item.values[name]
-        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return {**batch, "scored": batch["scored"].bool(), "attention_mask": torch.from_numpy(mask)}
+        names = ("input_ids", "starts", "scored")
+        batch = {name: filled([item.values[name] for item in items], 0) for name in names}
+        mask = filled([[1] * item.size for item in items], 0)
+        return {**batch, "scored": batch["scored"].to(torch.bool), "attention_mask": mask}
+
+
+def filled(rows: Sequence[Sequence[int] | npt.NDArray[np.uint8] | int], value: int) -> torch.Tensor:
+    """Rows of different lengths as one tensor (rows, length) int64, at least two wide, filled up on the right."""
+    import torch
+
+    sizes = [np.size(row) for row in rows]
+    array = np.full((len(rows), max(2, *sizes)), value, dtype=np.int64)
+    for place, row, size in zip(array, rows, sizes, strict=True):
+        place[:size] = row
+    return torch.from_numpy(array)
 
 
 def language_model(source: str | Path, revision: str | None = None) -> Model:
