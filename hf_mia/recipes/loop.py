@@ -39,6 +39,10 @@ class Examples(ABC):
     def first(self, count: int) -> Examples:
         """The first few of them."""
 
+    def batches(self, size: int, generator: torch.Generator) -> Sequence[torch.Tensor]:
+        """An epoch's batches, each up to `size` indices: every example once, in an order drawn anew."""
+        return torch.split(torch.randperm(len(self), generator=generator), size)
+
 
 @dataclass(frozen=True, eq=False)
 class Windows(Examples):
@@ -59,7 +63,10 @@ class Windows(Examples):
 
 @dataclass(frozen=True, eq=False)
 class Pairs(Examples):
-    """Sources and targets, each a list of token ids with special tokens and, before the target, its opening token."""
+    """Sources and targets, each a list of token ids with special tokens and, before the target, its opening token.
+
+    Pairs whose targets are of like length are drawn together, as in AuditMI's public code: little is padding.
+    """
 
     sources: Sequence[Sequence[int]]
     targets: Sequence[Sequence[int]]
@@ -75,6 +82,12 @@ class Pairs(Examples):
         mask, decoded = filled([[1] * len(ids) for ids in sources], 0), filled(targets, UNSCORED)
         inputs = {"input_ids": filled(sources, self.padding), "attention_mask": mask}
         return {**inputs, "decoder_input_ids": decoded[:, :-1].clamp_min(0)}, decoded[:, 1:]
+
+    def batches(self, size: int, generator: torch.Generator) -> Sequence[torch.Tensor]:
+        drawn = torch.randperm(len(self), generator=generator)
+        lengths = torch.tensor([len(ids) for ids in self.targets])[drawn]
+        parts = torch.split(drawn[lengths.argsort(stable=True)], size)
+        return [parts[i] for i in torch.randperm(len(parts), generator=generator).tolist()]
 
     def first(self, count: int) -> Pairs:
         return Pairs(self.sources[:count], self.targets[:count], self.padding)
@@ -116,7 +129,7 @@ def fit(
     for epoch in range(first, plan.epochs):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         torch.manual_seed(seed * 1_000_003 + epoch)
-        for step, rows in enumerate(torch.split(torch.randperm(len(examples), generator=generator), plan.batch)):
+        for step, rows in enumerate(examples.batches(plan.batch, generator)):
             if plan.together and len(rows) >= accelerator.num_processes:
                 rows = rows[accelerator.process_index :: accelerator.num_processes]
             inputs, targets = examples.batch(rows)

@@ -148,6 +148,7 @@ class MarianSmall(WordPairs):
             d_model=self.width,
             dropout=self.dropout,
             scale_embedding=True,
+            use_cache=False,
             **sizes,
             **TOKENS,
         )
