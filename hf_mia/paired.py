@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -174,7 +173,7 @@ def pair_collate(
 ) -> TextCollate:
     """What feeds a saved model with sources and targets; ValueError as in `pair_model`."""
     tokenizer = _tokenizer(folder, name)
-    _speak(tokenizer, folder, name, source_language, target_language)
+    _speak(tokenizer, name, source_language, target_language)
     if not config.is_encoder_decoder:
         return PromptCollate(tokenizer, _context(config), prompt or SOURCE + "\n")
     start = None if config.model_type == "mbart" else config.decoder_start_token_id  # which mBART ignores
@@ -212,8 +211,8 @@ def _limits(config: PretrainedConfig) -> tuple[int | None, int | None]:
     return encoder, decoder
 
 
-def _speak(tokenizer: PreTrainedTokenizerBase, folder: Path, name: str, source: str | None, target: str | None) -> None:
-    """Tell a multilingual tokenizer its languages: those given, or those saved with it."""
+def _speak(tokenizer: PreTrainedTokenizerBase, name: str, source: str | None, target: str | None) -> None:
+    """Tell a multilingual tokenizer its languages; those saved with it may be but defaults, and are not relied on."""
     if "src_lang" not in inspect.signature(type(tokenizer).__init__).parameters:
         if source or target:
             raise ValueError(
@@ -221,13 +220,10 @@ def _speak(tokenizer: PreTrainedTokenizerBase, folder: Path, name: str, source: 
                 "leave them out, or name the languages in the prompt."
             )
         return
-    place = folder / "tokenizer_config.json"
-    saved = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
-    source, target = source or saved.get("src_lang"), target or saved.get("tgt_lang")
     if source is None or target is None:
         raise ValueError(
             f"model {name!r} is multilingual, so data.source_language and data.target_language must name its codes, "
-            f"such as {list(tokenizer.all_special_tokens)[-3:]}, but are {source!r} and {target!r}."
+            f"such as {tokenizer.all_special_tokens[-3:]}, but are {source!r} and {target!r}."
         )
     try:
         tokenizer.src_lang, tokenizer.tgt_lang = source, target

@@ -150,8 +150,15 @@ def pair_table(users: int, each: int, seed: int) -> dict[str, list[str]]:
 
 
 def pair_config(path: Path, users: int, epochs: int, shadows: int = 3, **changes: object) -> dict[str, object]:
-    """A config as YAML would hold it: 4N users, and a recurrent encoder-decoder of 40,000 parameters without dropout."""
-    target = {"name": "seq2seq-lstm", "epochs": epochs, "vocabulary": 200, "embedding": 16, "hidden": 32, "dropout": 0.0}
+    """A config as YAML would hold it: 4N users, and a recurrent encoder-decoder of 34,000 parameters, no dropout."""
+    target = {
+        "name": "seq2seq-lstm",
+        "epochs": epochs,
+        "vocabulary": 200,
+        "embedding": 16,
+        "hidden": 32,
+        "dropout": 0.0,
+    }
     target |= {"batch": 8, "learning_rate": 0.01, **changes}
     return {
         "data": {"kind": "pairs", "path": str(path)},
