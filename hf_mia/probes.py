@@ -64,12 +64,9 @@ def _states(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, Head, i
     expected = model(**sample).logits
     head = _head(model, sample, expected)
     states = model(**inputs).logits if head is None else _hidden(model, inputs)
-    shifted = "decoder_input_ids" in batch
-    return (
-        states[batch["scored"]] if shifted else states[:, :-1][batch["scored"][:, 1:]],
-        head or _identity,
-        expected.shape[-1],
-    )
+    scored = batch["scored"]
+    asked = states[scored] if "decoder_input_ids" in batch else states[:, :-1][scored[:, 1:]]
+    return asked, head or _identity, expected.shape[-1]
 
 
 def _identity(logits: torch.Tensor) -> torch.Tensor:

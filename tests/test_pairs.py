@@ -187,12 +187,12 @@ def test_a_report_says_who_and_what(overfitted_pairs: World) -> None:
 def test_the_blind_control_reads_both_sides(tmp_path: Path) -> None:
     """Where only the members' sources, or only their targets, have a mark, it finds them; else nobody."""
     data = Pairs()
-    for marked, low, high in ((None, 0.2, 0.8), ("source", 0.99, 1), ("target", 0.99, 1)):
-        table = pair_table(40, 4, seed=5)
-        inside = {f"user {u:03d}" for u in range(0, 40, 2)}
+    for marked, low, high in ((None, 0.3, 0.7), ("source", 0.85, 1), ("target", 0.85, 1)):
+        table = pair_table(100, 4, seed=5)
+        inside = {f"user {u:03d}" for u in range(0, 100, 2)}
         if marked:
             rows = zip(table["user"], table[marked], strict=True)
-            table[marked] = [f"{text} mark" if user in inside else text for user, text in rows]
+            table[marked] = [f"{text} mark mark mark" if user in inside else text for user, text in rows]
         pq.write_table(pa.table(table), tmp_path / f"{marked}.parquet")
         pool = Pairs(path=str(tmp_path / f"{marked}.parquet")).load()
         member = np.array([name in inside for name in pool.names])

@@ -115,10 +115,9 @@ class RecurrentPairs(WordPairs):
     def _config(self, sources: int, targets: int) -> PretrainedConfig:
         from hf_mia.recipes.seq2seq import Seq2SeqConfig
 
-        sizes = sources, targets, self.embedding, self.hidden
-        return Seq2SeqConfig(
-            *sizes, self.dropout, self.cell, self.attention, self.shared, tie_word_embeddings=self.tied, **TOKENS
-        )
+        sizes = sources, targets, self.embedding, self.hidden, self.dropout
+        kinds = self.cell, self.attention, self.shared
+        return Seq2SeqConfig(*sizes, *kinds, tie_word_embeddings=self.tied, **TOKENS)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
