@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hf_mia.core import audit as audit
     from hf_mia.estimates import Estimate as Estimate
     from hf_mia.models import language_model as language_model
+    from hf_mia.paired import pair_model as pair_model
     from hf_mia.papers import PAPERS as PAPERS
     from hf_mia.probes import Tokens as Tokens
     from hf_mia.report import Report as Report
@@ -57,6 +58,7 @@ _HOMES = {
     "audit": "core",
     "encoder": "vision",
     "language_model": "models",
+    "pair_model": "paired",
 }
 
 __version__ = "0.1.0"
