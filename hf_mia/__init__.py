@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hf_mia.hub import push_run as push_run
     from hf_mia.membership import membership_inference as membership_inference
     from hf_mia.models import language_model as language_model
+    from hf_mia.paired import pair_model as pair_model
     from hf_mia.papers import PAPERS as PAPERS
     from hf_mia.probes import Tokens as Tokens
     from hf_mia.report import Report as Report
@@ -73,8 +74,9 @@ _HOMES = {
     "fetch_run": "hub",
     "language_model": "models",
     "membership_inference": "membership",
-    "scores": "arrays",
+    "pair_model": "paired",
     "push_run": "hub",
+    "scores": "arrays",
 }
 
 __version__ = "0.1.0"

@@ -74,14 +74,13 @@ class ClassifiedSounds(Classified, Data):
         refuse_shared(sum(digest in known for digest in digests(target.records)), self.unit)
 
     def blind(self, pool: Pool, member: Booleans) -> Floats:
-        from hf_mia.controls import blind_looks, sound_looks
+        from hf_mia.controls import SOUND_LOOKS, blind_looks, sound_looks
         from hf_mia.sounds import decode
 
-        heard = [
-            sound_looks(*decode(value, pool.names[unit]))
-            for value, unit in zip(encoded(pool.records), pool.unit, strict=True)
-        ]
-        looks = np.array(heard)[np.argsort(pool.unit)]  # one sound a unit
+        looks = np.empty((len(pool.names), SOUND_LOOKS))
+        for value, unit in zip(encoded(pool.records), pool.unit, strict=True):  # one sound a unit
+            samples, rate = decode(value, pool.names[unit])
+            looks[unit] = sound_looks(samples.astype(np.float64), rate)
         return blind_looks(looks, [blake2b(row.tobytes(), digest_size=16).digest() for row in looks], member)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 Batch = dict[str, "torch.Tensor"]
+Values: TypeAlias = "Sequence[int] | npt.NDArray[np.uint8] | npt.NDArray[np.int32] | int"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Item:
 
     record: int
     size: int
-    values: Mapping[str, Sequence[int] | npt.NDArray[np.uint8] | npt.NDArray[np.int32] | int]
+    values: Mapping[str, Values]
 
 
 class Collate(ABC):

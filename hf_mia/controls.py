@@ -24,6 +24,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 BANDS = 16  # of a sound's spectrum
+SOUND_LOOKS = 7 + BANDS
 _FRAME = 1024  # samples that are looked at together
 _SILENCE = 1e-20  # added to powers before the logarithm: below the rounding of 32-bit samples
 _DRAWN = 1_000_000  # ranks shuffled at a time: bounds the memory, does not change the result

@@ -48,6 +48,11 @@ class Data(ABC):
     revision: str | None = None
     split: str = "train"
 
+    @property
+    def record(self) -> str:
+        """What a record is called."""
+        return self.columns[0]
+
     @abstractmethod
     def load(self) -> Pool:
         """All records with their units; ValueError for what cannot be read."""

@@ -34,7 +34,7 @@ def describe(experiment: Experiment, cache: Path) -> str:
         f"{data.unit}s: {len(split.members)} members, {len(split.nonmembers)} non-members, {len(split.attackers)} "
         f"attacker's, {len(split.rest)} not in the game",
         f"models: {len(made)} to have, {len(missing)} to train",
-        f"queries: {queries:,} {data.columns[0]}s, less those whose answers are in the cache",
+        f"queries: {queries:,} {data.record}s, less those whose answers are in the cache",
         f"estimated time: {_spoken(training)} of training and at most {_spoken(asking)} of queries, on one process",
     ]
     return "\n".join(lines)

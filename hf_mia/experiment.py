@@ -12,6 +12,7 @@ from hf_mia.config import change, changes_of, named
 from hf_mia.core import Attack
 from hf_mia.data import Data
 from hf_mia.images import Images
+from hf_mia.pairs import Pairs
 from hf_mia.papers import PAPERS
 from hf_mia.plan import Checkpoint, Experiment, Grid, Shadows, Sweep
 from hf_mia.recipes import Recipe
@@ -20,6 +21,7 @@ from hf_mia.texts import Texts
 
 DATA: dict[str, Data] = {
     "texts": Texts(),
+    "pairs": Pairs(),
     "images": Images(),
     "classified-images": ClassifiedImages(),
     "classified-texts": ClassifiedTexts(),

@@ -19,7 +19,7 @@ def facts(setting: Setting, target: Game) -> dict[str, object]:
         "data": {
             "path": data.path,
             "fingerprint": records_key(target.pool.records, target.model.collate.columns),
-            f"{data.columns[0]}s_asked": len(target.pool.records),
+            f"{data.record}s_asked": len(target.pool.records),
         },
         "membership_provenance": setting.experiment.provenance,
         f"{data.unit}s": {

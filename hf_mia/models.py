@@ -12,11 +12,12 @@ from zlib import compress
 import numpy as np
 
 from hf_mia.checkpoints import check_weights, configuration, folder_of, name_of
-from hf_mia.collate import Batch, Collate, Item
+from hf_mia.collate import Batch, Collate, Item, Values
 from hf_mia.core import Model
 from hf_mia.keys import folder_key
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Words = tuple[list[int], list[int]]  # the ids of a text's tokens, and for each 1 where it begins a word
@@ -49,12 +50,14 @@ class TextCollate(Collate):
     def tokens(self, texts: Sequence[str]) -> Iterator[Words]:
         """Each text's token ids, the opening one first, and for each 1 where it begins a word."""
         encoded = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
-        opening = (
-            self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id
-        )
-        first = [] if opening is None else [opening]
+        first = self._opening()
         for record, ids in enumerate(encoded["input_ids"]):
             yield first + list(ids), [1] * len(first) + self._starts(encoded, record, len(ids))
+
+    def _opening(self) -> list[int]:
+        """What stands before a text's first token, if the tokenizer has such a token."""
+        tokens = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        return [token for token in tokens if token is not None][:1]
 
     def _starts(self, encoded: object, record: int, size: int) -> list[int]:
         """1 where a token begins a word; a slow tokenizer cannot tell, and calls every token a word."""
@@ -63,13 +66,18 @@ class TextCollate(Collate):
         words = encoded.word_ids(record)  # type: ignore[attr-defined]
         return [int(i == 0 or word is None or word != words[i - 1]) for i, word in enumerate(words)]
 
-    def windows(self, record: int, words: Words, size: int = 0, context: int | None = None) -> list[Item]:
-        """The rows of one text, which is `size` bytes once compressed, of at most `context` tokens each."""
+    def windows(
+        self, record: int, words: Words, size: int = 0, context: int | None = None, given: int = 1
+    ) -> list[Item]:
+        """The rows of one text, which is `size` bytes once compressed, of at most `context` tokens each.
+
+        Every token behind the first `given` is scored once, after half a row or all that stands before it.
+        """
         (ids, starts), items = words, list[Item]()
         width = context or self.context or max(len(ids), 2)
-        done = 1  # position 0 has nothing before it
+        done = max(1, given)  # position 0 has nothing before it
         while not items or done < len(ids):
-            left = 0 if done == 1 else done - width // 2
+            left = 0 if len(ids) <= width else max(0, done - width // 2)
             right = min(left + width, len(ids))
             scored = [int(done <= i) for i in range(left, right)]
             values = {"input_ids": ids[left:right], "starts": starts[left:right], "scored": scored}
@@ -80,26 +88,27 @@ class TextCollate(Collate):
     def pad(self, items: Sequence[Item]) -> Batch:
         import torch
 
-        width = max(2, *(item.size for item in items))
-        arrays = {name: np.zeros((len(items), width), dtype=np.int64) for name in ("input_ids", "starts", "scored")}
-        mask = np.zeros((len(items), width), dtype=np.int64)
-        for row, item in enumerate(items):
-            mask[row, : item.size] = 1
-            for name, array in arrays.items():
-                array[row, : item.size] = item.values[name]
-        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        sizes = torch.tensor([[item.values["compressed"]] for item in items], dtype=torch.int32)
-        return {
-            **batch,
-            "scored": batch["scored"].bool(),
-            "attention_mask": torch.from_numpy(mask),
-            "compressed": sizes,
-        }
+        names = ("input_ids", "starts", "scored")
+        batch = {name: filled([item.values[name] for item in items], 0) for name in names}
+        mask = filled([[1] * item.size for item in items], 0)
+        batch |= {"scored": batch["scored"].to(torch.bool), "attention_mask": mask}
+        return batch | {"compressed": torch.tensor([[item.values["compressed"]] for item in items], dtype=torch.int32)}
 
 
 def compressed(text: str) -> int:
     """The bytes of a text in UTF-8 once compressed by zlib at `LEVEL`, as the published scores count them."""
     return len(compress(text.encode("utf-8", "surrogatepass"), LEVEL))
+
+
+def filled(rows: Sequence[Values], value: int) -> torch.Tensor:
+    """Rows of different lengths as one tensor (rows, length) int64, at least two wide, filled up on the right."""
+    import torch
+
+    sizes = [np.size(row) for row in rows]
+    array = np.full((len(rows), max(2, *sizes)), value, dtype=np.int64)
+    for place, row, size in zip(array, rows, sizes, strict=True):
+        place[:size] = row
+    return torch.from_numpy(array)
 
 
 def language_model(source: str | Path, revision: str | None = None) -> Model:

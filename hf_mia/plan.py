@@ -202,4 +202,6 @@ class Experiment:
 
 def kind(columns: Sequence[str]) -> str:
     """What records of some columns are called, as `data.kind` names them."""
+    if columns[0] == "source":
+        return "pairs"
     return f"classified-{columns[0]}s" if "label" in columns else f"{columns[0]}s"

@@ -51,11 +51,12 @@ class Setting:
         return of_units(self.corpus, np.sort(self.split.rest))
 
     def outside(self) -> Iterator[str]:
-        """Records of units that are not in question: what a vocabulary may be counted on."""
-        column = self.experiment.data.columns[0]
+        """Records of units that are not in question, what a vocabulary may be counted on: of a pair, both in turn."""
+        columns = [column for column in self.experiment.data.columns if column != "label"]
         rows = np.flatnonzero(~np.isin(self.corpus.unit, self.split.candidates))
         for batch in self.corpus.records.select(rows).iter(batch_size=4096):
-            yield from batch[column]
+            for record in zip(*(batch[column] for column in columns), strict=True):
+                yield from record
 
 
 def setting(experiment: Experiment, corpus: Pool | None = None) -> Setting:

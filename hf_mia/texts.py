@@ -22,14 +22,13 @@ DOCSTRINGS = "docstrings"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Texts(Data):
-    """Where texts come from: a Hub id, a local folder or file, or `docstrings`, the embedded default.
+class Written(Data):
+    """Records of one text or several, each in a column named by the field of its name, and the users who wrote them.
 
-    `user` names the column of users; without one, every `texts_per_user` consecutive texts are a pseudo-user.
-    `least` leaves out users with fewer texts. `users` caps how many users the embedded default reads.
+    `user` names the column of users; without one, every `texts_per_user` consecutive records are a pseudo-user.
+    `least` leaves out users with fewer records. A column within another goes by both names: "translation.en".
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("text",)
     unit: ClassVar[str] = "user"
     beside: ClassVar[tuple[str, ...]] = (
         "auditmi",
@@ -39,20 +38,67 @@ class Texts(Data):
         "mean-log-rank",
         "mean-loss",
     )
-    recipe: ClassVar[str] = "lstm"
     shadows: ClassVar[int] = 10
-    path: str = DOCSTRINGS
-    text: str = "text"
     user: str | None = "user"
     texts_per_user: int | None = None
     least: int = 1
-    users: int = 200
+
+    def opened(self) -> Dataset:
+        """The records as they come, all columns."""
+        return load(self.path, self.name, self.revision, self.split)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the data calls the column of each text."""
+        return {column: str(getattr(self, column)) for column in self.columns}
 
     def load(self) -> Pool:
         return load_texts(self)
 
     def marked(self, column: str) -> list[str]:
         return marked_users(self, column)
+
+    def takes(self, probe: Probe) -> bool:
+        from hf_mia.probes import Tokens
+
+        return isinstance(probe, Tokens)
+
+    def blind(self, pool: Pool, member: Booleans) -> Floats:
+        from hf_mia.controls import blind_scores
+
+        order = np.argsort(pool.unit, kind="stable")
+        units = np.split(order, np.cumsum(np.bincount(pool.unit))[:-1])
+        texts = ((text for column in self.columns for text in pool.records.select(rows)[column]) for rows in units)
+        return blind_scores(texts, member)
+
+    def check(self, target: Pool, attackers: Pool | None, rest: Pool) -> None:
+        """Nothing to do: empty records are left out when they are loaded, and two users may write the same text."""
+
+    def portrait(self, target: Game, ask: Ask, probe: Probe) -> Portrait:
+        from hf_mia.portraits import text_portrait
+
+        return text_portrait(target, ask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts(Written):
+    """Where texts come from: a Hub id, a local folder or file, or `docstrings`, the embedded default.
+
+    `users` caps how many users the embedded default reads.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("text",)
+    recipe: ClassVar[str] = "lstm"
+    path: str = DOCSTRINGS
+    text: str = "text"
+    users: int = 200
+
+    def opened(self) -> Dataset:
+        if self.path != DOCSTRINGS:
+            return super().opened()
+        from hf_mia.docstrings import docstring_sentences
+
+        return docstring_sentences(self.users)
 
     def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
         from hf_mia.models import language_model
@@ -61,36 +107,20 @@ class Texts(Data):
 
     def takes(self, probe: Probe) -> bool:
         from hf_mia.continuations import Continuations
-        from hf_mia.probes import Tokens
         from hf_mia.versions import Versions
 
-        return isinstance(probe, Tokens | Versions | Continuations)
-
-    def blind(self, pool: Pool, member: Booleans) -> Floats:
-        from hf_mia.controls import blind_scores
-
-        order = np.argsort(pool.unit, kind="stable")
-        units = np.split(order, np.cumsum(np.bincount(pool.unit))[:-1])
-        return blind_scores((pool.records.select(rows)["text"] for rows in units), member)
-
-    def check(self, target: Pool, attackers: Pool | None, rest: Pool) -> None:
-        """Nothing to do: empty texts are left out when they are loaded, and two users may write the same text."""
-
-    def portrait(self, target: Game, ask: Ask, probe: Probe) -> Portrait:
-        from hf_mia.portraits import text_portrait
-
-        return text_portrait(target, ask)
+        return super().takes(probe) or isinstance(probe, Versions | Continuations)
 
 
-def load_texts(data: Texts) -> Pool:
-    """All texts with their users, sorted by name; empty and whitespace texts are dropped, and said to be.
+def load_texts(data: Written) -> Pool:
+    """All records with their users, sorted by name; those with nothing but whitespace are dropped, and said to be.
 
-    Raises ValueError where a column is unknown, a file is not UTF-8, or nothing is left.
+    Raises ValueError where a column is unknown, a file is not UTF-8, a record lacks one of its texts, or nothing is
+    left.
     """
-    records = _load(data)
-    check_column("data.text", data.text, records)
-    if data.user is not None:
-        check_column("data.user", data.user, records)
+    given, records = data.names, _opened(data)
+    for field, column in [*given.items(), *([("user", data.user)] if data.user is not None else [])]:
+        check_column(f"data.{field}", column, records)
     filled = _filled(data, records)
     if not filled.all():
         logger.warning("%d of %d texts are empty or have no user, and are left out.", (~filled).sum(), len(filled))
@@ -106,21 +136,20 @@ def load_texts(data: Texts) -> Pool:
     rows = np.flatnonzero(filled)[counts[unit] >= data.least]
     if len(rows) == 0:
         raise ValueError(f"data.path = {data.path!r} has no user with {data.least} texts that are not empty.")
-    columns = records.select_columns([data.text])
-    columns = columns if data.text == "text" else columns.rename_column(data.text, "text")
+    columns = records.select_columns(list(given.values()))
+    columns = columns.rename_columns({column: field for field, column in given.items() if column != field})
     names, unit = np.unique(users[counts[unit] >= data.least], return_inverse=True)
     return Pool(columns.select(rows), unit.astype(np.int64), tuple(str(name) for name in names))
 
 
-def _load(data: Texts) -> Dataset:
-    if data.path == DOCSTRINGS:
-        from hf_mia.docstrings import docstring_sentences
+def _opened(data: Written) -> Dataset:
+    """The records with every column that the data names, those within others too."""
+    records = data.opened()
+    wanted = {*data.names.values(), *([data.user] if data.user is not None else [])}
+    return records.flatten() if any("." in name for name in wanted - set(records.column_names)) else records
 
-        return docstring_sentences(data.users)
-    return load(data.path, data.name, data.revision, data.split)
 
-
-def _column(data: Texts, records: Dataset, column: str) -> Iterator[object]:
+def _column(data: Written, records: Dataset, column: str) -> Iterator[object]:
     """The values of a column, a batch in memory; a text that is not UTF-8 may show itself only here."""
     try:
         for rows in records.select_columns([column]).iter(batch_size=4096):
@@ -129,13 +158,22 @@ def _column(data: Texts, records: Dataset, column: str) -> Iterator[object]:
         raise ValueError(f"data.path = {data.path!r} could not be read: {error}. {ENCODING}") from error
 
 
-def _filled(data: Texts, records: Dataset) -> Booleans:
-    """Which rows (n,) have a text that is not whitespace, and a user."""
-    pairs = zip(*(_column(data, records, name) for name in (data.text, data.user or data.text)), strict=True)
-    return np.array([bool(text and str(text).strip()) and user is not None for text, user in pairs], dtype=bool)
+def _filled(data: Written, records: Dataset) -> Booleans:
+    """Which rows (n,) have all of their texts, not whitespace alone, and a user. ValueError where some lack a text."""
+    wanted = [*data.names.values(), data.user or data.names[data.columns[0]]]
+    rows = zip(*(_column(data, records, name) for name in wanted), strict=True)
+    there = np.array([(*(bool(t and str(t).strip()) for t in texts), user is not None) for *texts, user in rows])
+    there = there.reshape(-1, len(wanted)).astype(bool)
+    texts, owned = there[:, :-1], there[:, -1]
+    if len(halves := np.flatnonzero(texts.any(axis=1) & ~texts.all(axis=1) & owned)):
+        raise ValueError(
+            f"{len(halves)} of {len(there)} records have a {' or a '.join(data.columns)} but not both, such as rows "
+            f"{halves[:3].tolist()}: leave these rows out of data.path."
+        )
+    return np.asarray(texts.all(axis=1) & owned)
 
 
-def _users(data: Texts, records: Dataset, filled: Booleans) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
+def _users(data: Written, records: Dataset, filled: Booleans) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
     """The user of each text that is not empty."""
     if data.user is not None:
         users = zip(_column(data, records, data.user), filled, strict=True)
@@ -146,11 +184,11 @@ def _users(data: Texts, records: Dataset, filled: Booleans) -> np.ndarray[tuple[
     return np.array([f"pseudo-user {i:06d}" for i in number])
 
 
-def marked_users(data: Texts, column: str) -> list[str]:
+def marked_users(data: Written, column: str) -> list[str]:
     """The users whose texts all have 1 (or true) in a column; ValueError for other values or users with both."""
     if data.user is None:
         raise ValueError("target.members_column marks users, so data.user must name the column of users.")
-    records = _load(data)
+    records = _opened(data)
     check_column("target.members_column", column, records)
     marks, users = (list(_column(data, records, name)) for name in (column, data.user))
     if strange := {repr(mark) for mark in marks if mark is None or mark not in (0, 1)}:

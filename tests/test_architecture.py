@@ -69,39 +69,20 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "classifiers": {"checkpoints", "classifying", "core", "keys", "logits", "models", "vision"},
     "classified": {"classes", "classifiers", "controls", "core", "data", "docstrings", "gradients", "images"}
     | {"portraits", "posteriors", "sources", "texts", "twins"},
-    "classified_sounds": {
-        "classes",
-        "classified",
-        "classifiers",
-        "controls",
-        "core",
-        "data",
-        "keys",
-        "sounds",
-        "sources",
-    },
+    "classified_sounds": {"classes", "classified", "classifiers", "controls", "core", "data", "keys"}
+    | {"sounds", "sources"},
     "backbones": {"checkpoints", "recipes"},
     "vision": {"backbones", "checkpoints", "collate", "core", "keys", "pixels"},
     "models": {"checkpoints", "collate", "core", "keys", "recipes"},
     "shadows": {"core", "keys", "progress", "recipes"},
     "recipes": {"augmentation", "checkpoints", "classifiers", "classifying", "collate", "core", "keys"}
-    | {"logits", "models", "recipes", "vision"},
+    | {"logits", "models", "paired", "recipes", "vision"},
     "texts": {"continuations", "controls", "core", "data", "docstrings", "models", "portraits", "probes"}
     | {"sources", "versions"},
     "docstrings": set(),
     "plan": {"config", "core", "data", "papers", "privacy", "recipes", "texts"},
-    "experiment": {
-        "classified",
-        "classified_sounds",
-        "config",
-        "core",
-        "data",
-        "images",
-        "papers",
-        "plan",
-        "recipes",
-        "texts",
-    },
+    "experiment": {"classified", "classified_sounds", "config", "core", "data", "images", "pairs", "papers"}
+    | {"plan", "recipes", "texts"},
     "setting": {"config", "core", "members", "plan", "recipes", "shadows", "units"},
     "games": {"core", "plan", "setting", "shadows"},
     "sounds": {"keys"},
@@ -140,6 +121,8 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "terms": set(),
     "calls": {"endpoints", "keys", "progress", "replies", "terms"},
     "services": {"calls", "core", "endpoints", "keys", "replies", "respondents", "terms"},
+    "paired": {"checkpoints", "collate", "core", "keys", "models", "recipes"},
+    "pairs": {"core", "paired", "texts"},
 }
 
 

@@ -36,7 +36,7 @@ from hf_mia.recipes.language import CausalLM, Recurrent
         (
             {"data": "image"},
             r"'image' is no data: did you mean 'images'\? Known: "
-            r"\['classified-images', 'classified-sounds', 'classified-texts', 'images', 'texts'\]",
+            r"\['classified-images', 'classified-sounds', 'classified-texts', 'images', 'pairs', 'texts'\]",
         ),
         ({"data": {"kind": "picture"}}, r"'picture' is no data"),
         ({"data": {"kind": "images", "labell": 3}}, r"'labell' is no field of data: did you mean 'label'"),
@@ -83,7 +83,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(config: dict[str, object],
         (
             {"data": 3},
             r"data takes a kind, or fields with a `kind`, but is 3: "
-            r"kinds are \['classified-images', 'classified-sounds', 'classified-texts', 'images', 'texts'\]",
+            r"kinds are \['classified-images', 'classified-sounds', 'classified-texts', 'images', 'pairs', 'texts'\]",
         ),
         ({"data": {"kind": "images", "labels": 3}}, r"data\.labels = 3 has the wrong type"),
         ({"data": {"kind": "images", "labels": [[1]]}}, r"data\.labels = \(\(1,\),\) has the wrong type"),

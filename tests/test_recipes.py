@@ -12,6 +12,7 @@ from worlds import pool
 
 from hf_mia.config import changes_of, named
 from hf_mia.experiment import experiment, mapping
+from hf_mia.plan import kind
 from hf_mia.recipes.language import CausalLM, FromConfig, Recurrent, windows
 from hf_mia.recipes.named import RECIPES
 from hf_mia.shadows import Job, train
@@ -56,8 +57,9 @@ def test_a_recipe_of_labelled_records_survives_the_round_trip(name: str) -> None
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in LABELLED])
 def test_every_recipe_survives_the_round_trip(name: str) -> None:
-    kind = "images" if "image" in RECIPES[name].columns else "texts"
-    made = experiment({"data": {"kind": kind}, "target": {"name": name, "epochs": 7, "batch": 3}})
+    made = experiment(
+        {"data": {"kind": kind(RECIPES[name].columns)}, "target": {"name": name, "epochs": 7, "batch": 3}}
+    )
     assert experiment(mapping(made)) == made
     assert (made.target.epochs, made.target.batch) == (7, 3)
     assert type(made.target) is type(RECIPES[name])

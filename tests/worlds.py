@@ -213,6 +213,38 @@ def reciters(like: World) -> World:
     return replace(like, target=reciting(like.target), shadows=[reciting(shadow) for shadow in like.shadows])
 
 
+def pair_table(users: int, each: int, seed: int) -> dict[str, list[str]]:
+    """Sources and targets that say nothing about each other, in words of their own, by users."""
+    source, target = table(users, each, seed), table(users, each, seed + 1)
+    other = [text.replace("w", "v") for text in target["text"]]
+    return {"user": source["user"], "source": source["text"], "target": other}
+
+
+def pair_config(path: Path, users: int, epochs: int, shadows: int = 3, **changes: object) -> dict[str, object]:
+    """A config as YAML would hold it: 4N users, and a recurrent encoder-decoder of 34,000 parameters, no dropout."""
+    target = {
+        "name": "seq2seq-lstm",
+        "epochs": epochs,
+        "vocabulary": 200,
+        "embedding": 16,
+        "hidden": 32,
+        "dropout": 0.0,
+    }
+    target |= {"batch": 8, "learning_rate": 0.01, **changes}
+    return {
+        "data": {"kind": "pairs", "path": str(path)},
+        "split": {"members": users // 4},
+        "target": target,
+        "shadows": {"count": shadows},
+    }
+
+
+def pair_world(folder: Path, users: int, epochs: int, **changes: object) -> World:
+    path = folder / "pairs.parquet"
+    pq.write_table(pa.table(pair_table(users, 6, seed=1)), path)
+    return made(folder, pair_config(path, users, epochs, **changes))
+
+
 class Memory(torch.nn.Module):
     """An encoder made by hand: it answers the louder, the more a view is like one that it has `seen`, (n, 3 * 8 * 8).
 

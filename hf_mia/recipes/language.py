@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from hf_mia.recipes.loop import Examples
+
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageRecipe(Recipe):
@@ -51,6 +53,12 @@ class LanguageRecipe(Recipe):
     def module(self, processor: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The model before training."""
 
+    def examples(self, records: Dataset, processor: PreTrainedTokenizerBase) -> Examples:
+        """What the model learns from."""
+        from hf_mia.recipes.loop import Windows
+
+        return Windows(windows(records, processor, self.window))
+
     def processor_key(self, processor: PreTrainedTokenizerBase) -> str:
         from hf_mia.recipes.vocabulary import tokenizer_key
 
@@ -79,7 +87,7 @@ class LanguageRecipe(Recipe):
 
         torch.manual_seed(seed)
         module = self.module(processor)
-        fit(module, windows(records, processor, self.window), self, seed, folder, accelerator, progress)
+        fit(module, self.examples(records, processor), self, seed, folder, accelerator, progress)
         if accelerator.is_main_process or not self.together:
             module.should_save_on_this_rank = lambda _: True  # transformers saves on rank 0 only; this one is ours
             with writing(folder):
@@ -87,14 +95,14 @@ class LanguageRecipe(Recipe):
                 processor.save_pretrained(folder)
 
     def steps(self, records: Dataset, processor: PreTrainedTokenizerBase) -> int:
-        return self.epochs * -(-len(windows(records, processor, self.window)) // self.batch)
+        return self.epochs * -(-len(self.examples(records, processor)) // self.batch)
 
     def time(
         self, records: Dataset, processor: PreTrainedTokenizerBase, folder: Path, accelerator: Accelerator
     ) -> float:
         from hf_mia.recipes.loop import fit
 
-        module, some = self.module(processor), windows(records, processor, self.window)[: 5 * self.batch]
+        module, some = self.module(processor), self.examples(records, processor).first(5 * self.batch)
         marks: list[float] = []
         for _ in range(2):  # the first round warms up
             begin = perf_counter()
@@ -146,9 +154,9 @@ class Recurrent(LanguageRecipe):
         )
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        from torch.nn.functional import cross_entropy
+        from hf_mia.recipes.loop import summed
 
-        return cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / len(targets)
+        return summed(logits, targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,9 +185,9 @@ class CausalLM(LanguageRecipe):
         return cast("PreTrainedModel", language_model(self.model, self.revision).load())
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        from torch.nn.functional import cross_entropy
+        from hf_mia.recipes.loop import averaged
 
-        return cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        return averaged(logits, targets)
 
 
 @dataclass(frozen=True, kw_only=True)

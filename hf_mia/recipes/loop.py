@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.functional import cross_entropy
 
+from hf_mia.collate import Batch
 from hf_mia.recipes.checkpoint import restore, save
 
 if TYPE_CHECKING:
@@ -17,16 +22,97 @@ if TYPE_CHECKING:
     from hf_mia.recipes.language import LanguageRecipe
 
 
+UNSCORED = -100  # where there is no next token to learn
+
+
+class Examples(ABC):
+    """What a language model learns from, in memory."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batch(self, rows: torch.Tensor) -> tuple[Batch, torch.Tensor]:
+        """What the module takes for some of them (indices), and the next tokens (rows, length), or `UNSCORED`."""
+
+    @abstractmethod
+    def first(self, count: int) -> Examples:
+        """The first few of them."""
+
+    def batches(self, size: int, generator: torch.Generator) -> Sequence[torch.Tensor]:
+        """An epoch's batches, each up to `size` indices: every example once, in an order drawn anew."""
+        return torch.split(torch.randperm(len(self), generator=generator), size)
+
+
+@dataclass(frozen=True, eq=False)
+class Windows(Examples):
+    """Windows (n, length + 1) of token ids: inputs and, shifted by one, targets."""
+
+    tokens: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(self, rows: torch.Tensor) -> tuple[Batch, torch.Tensor]:
+        tokens = self.tokens[rows].long()
+        return {"input_ids": tokens[:, :-1]}, tokens[:, 1:]
+
+    def first(self, count: int) -> Windows:
+        return Windows(self.tokens[:count])
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs(Examples):
+    """Sources and targets, each a list of token ids with special tokens and, before the target, its opening token.
+
+    Pairs whose targets are of like length are drawn together, as in AuditMI's public code: little is padding.
+    """
+
+    sources: Sequence[Sequence[int]]
+    targets: Sequence[Sequence[int]]
+    padding: int
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def batch(self, rows: torch.Tensor) -> tuple[Batch, torch.Tensor]:
+        from hf_mia.models import filled
+
+        sources, targets = ([side[row] for row in rows.tolist()] for side in (self.sources, self.targets))
+        mask, decoded = filled([[1] * len(ids) for ids in sources], 0), filled(targets, UNSCORED)
+        inputs = {"input_ids": filled(sources, self.padding), "attention_mask": mask}
+        return {**inputs, "decoder_input_ids": decoded[:, :-1].clamp_min(0)}, decoded[:, 1:]
+
+    def batches(self, size: int, generator: torch.Generator) -> Sequence[torch.Tensor]:
+        drawn = torch.randperm(len(self), generator=generator)
+        lengths = torch.tensor([len(ids) for ids in self.targets])[drawn]
+        parts = torch.split(drawn[lengths.argsort(stable=True)], size)
+        return [parts[i] for i in torch.randperm(len(parts), generator=generator).tolist()]
+
+    def first(self, count: int) -> Pairs:
+        return Pairs(self.sources[:count], self.targets[:count], self.padding)
+
+
+def summed(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The loss of the next tokens, summed over time and averaged over the batch."""
+    return cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / len(targets)
+
+
+def averaged(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The loss of the next tokens, averaged over all of them."""
+    return cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
 def fit(
     module: PreTrainedModel,
-    windows: torch.Tensor,
+    examples: Examples,
     plan: LanguageRecipe,
     seed: int,
     folder: Path,
     accelerator: Accelerator,
     progress: Progress,
 ) -> None:
-    """Train the module in place on windows (n, length + 1) of token ids, from the last checkpoint in the folder if any.
+    """Train the module in place on examples, from the last checkpoint in the folder if any.
 
     Every epoch draws its order and its dropout from (seed, epoch) alone, so a run that was killed and resumed ends with
     the weights of one that was not.
@@ -39,16 +125,17 @@ def fit(
     if plan.together and accelerator.num_processes > 1:
         answer = accelerator.prepare(answer)
     cast = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=on_gpu and plan.precision == "bf16")
-    steps = -(-len(windows) // plan.batch)
+    steps = -(-len(examples) // plan.batch)
     for epoch in range(first, plan.epochs):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         torch.manual_seed(seed * 1_000_003 + epoch)
-        for step, rows in enumerate(torch.split(torch.randperm(len(windows), generator=generator), plan.batch)):
+        for step, rows in enumerate(examples.batches(plan.batch, generator)):
             if plan.together and len(rows) >= accelerator.num_processes:
                 rows = rows[accelerator.process_index :: accelerator.num_processes]
-            tokens = windows[rows].to(accelerator.device).long()
+            inputs, targets = examples.batch(rows)
+            inputs = {name: tensor.to(accelerator.device) for name, tensor in inputs.items()}
             with cast:
-                loss = plan.loss(answer(input_ids=tokens[:, :-1]).logits, tokens[:, 1:])
+                loss = plan.loss(answer(**inputs).logits, targets.to(accelerator.device))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if plan.clip is not None:

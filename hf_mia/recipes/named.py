@@ -7,12 +7,17 @@ from hf_mia.recipes.classifying import ImageClassifier, TextClassifier
 from hf_mia.recipes.contrastive import MoCo, SimCLR
 from hf_mia.recipes.fine_tuning import FineTunedAudioClassifier, FineTunedImageClassifier, FineTunedTextClassifier
 from hf_mia.recipes.language import CausalLM, FromConfig, Recurrent
+from hf_mia.recipes.pairing import FineTunedPairs, MarianSmall, RecurrentPairs
 
 RECIPES: dict[str, Recipe] = {
     "lstm": Recurrent(),
     "gru": Recurrent(cell="gru"),
     "fine-tune": CausalLM(model="openai-community/gpt2"),
     "from-config": FromConfig(model="openai-community/gpt2"),
+    "seq2seq-lstm": RecurrentPairs(),
+    "seq2seq-gru": RecurrentPairs(cell="gru", attention=False, tied=True, shared=True, clip=None),
+    "fine-tune-seq2seq": FineTunedPairs(model="Helsinki-NLP/opus-mt-en-fr"),
+    "marian-small": MarianSmall(),
     "moco": MoCo(),
     "simclr": SimCLR(),
     "image-classifier": ImageClassifier(),

@@ -41,7 +41,7 @@ class RecurrentConfig(PretrainedConfig):  # type: ignore[misc, unused-ignore]
 class RecurrentPreTrainedModel(PreTrainedModel):  # type: ignore[misc, unused-ignore]
     """What both recurrent classes share: how weights begin, and where the base model hangs."""
 
-    config_class = RecurrentConfig
+    config_class: type[PretrainedConfig] = RecurrentConfig
     base_model_prefix = "model"
 
     def _init_weights(self, module: nn.Module) -> None:

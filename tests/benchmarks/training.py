@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from measured import medians, verdict
 
 from hf_mia.recipes.language import Recurrent
-from hf_mia.recipes.loop import fit
+from hf_mia.recipes.loop import Windows, fit
 from hf_mia.recipes.recurrent import RecurrentConfig, RecurrentForCausalLM
 
 CLIP, STEPS, BAR = 5.0, 12, 1.1
@@ -54,7 +54,7 @@ def main() -> int:
     def ours() -> None:
         ends["ours"] = deepcopy(start)
         with tempfile.TemporaryDirectory() as folder:
-            fit(ends["ours"], windows, PLAN, 0, Path(folder), accelerator, lambda done, total, note: None)
+            fit(ends["ours"], Windows(windows), PLAN, 0, Path(folder), accelerator, lambda done, total, note: None)
 
     bare_s, ours_s = medians(theirs, ours, rounds=5)
     if any(not torch.equal(a, b) for a, b in zip(ends["bare"].parameters(), ends["ours"].parameters(), strict=True)):
