@@ -113,7 +113,10 @@ class LogitGap(Distribution):
     """log p_y - log of the sum of all other p_i, of each of the q queries (records, q): LiRA's, Carlini et al. 2022."""
 
     def of(self, logp: Floats, label: Integers) -> Floats:
-        return np.take_along_axis(logp - log_others(logp), label, axis=-1)[..., 0]
+        own, others = np.take_along_axis(logp, label, axis=-1)[..., 0], logp.copy()
+        np.put_along_axis(others, np.broadcast_to(label, (*logp.shape[:-1], 1)), -np.inf, axis=-1)
+        top = others.max(axis=-1)
+        return np.asarray(own - top - np.log(np.exp(others - top[..., None]).sum(axis=-1)), dtype=np.float64)
 
     def measure(self, answers: Answers) -> Floats:
         return self.of(log_posteriors(answers), labels(answers)[:, None, None])
