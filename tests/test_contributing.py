@@ -32,7 +32,8 @@ def test_the_example_of_a_new_attack_works(overfitted: World, tmp_path: Path, mo
 
 def test_the_readme_holds_the_two_lines_that_ci_runs() -> None:
     lines = re.findall(r"^pip install .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert lines == ["pip install . && hf-mia demo && hf-mia demo encoder", 'pip install -e ".[test]" && pytest']
+    demos = "pip install . && hf-mia demo && hf-mia demo encoder && hf-mia demo classifier"
+    assert lines == [demos, 'pip install -e ".[test]" && pytest']
 
 
 def test_every_config_is_valid() -> None:

@@ -1,8 +1,8 @@
 """Seconds that the slowest attack takes to score saved logits: 2,000 units, 10 classes, 16 references; over 0.1 s.
 
 From arrays to scores, one thread, processor time; each attack by itself. All attacks are those of PAPERS that read a
-classifier's outputs and train none of their own. The floor, in the same run: numpy's exponentials of the 17 x 2,000 x 10
-logits, without which nothing can be read. Told beside: all attacks together in one pass, and all reports, for which
+classifier's outputs and train none of their own. The floor, in the same run: numpy's exponentials of the 17 x 2,000 x
+10 logits, without which nothing can be read. Told beside: all attacks together in one pass, and all reports, for which
 every attack that compares also plays each reference against the others to choose a threshold, without the intervals.
 """
 
