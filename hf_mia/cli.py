@@ -89,20 +89,20 @@ def audit(
 
 @app.command()
 def demo(
-    what: Annotated[Demo, typer.Argument(help="A next-word model of docstrings, or an encoder of images.")] = Demo.text,
+    what: Annotated[Demo, typer.Argument(help="A next-word model, an encoder of images, or a classifier.")] = Demo.text,
     out: Out = None,
     cache: Cache = None,
     as_json: AsJson = False,
 ) -> None:
-    """Audit a small model trained here on data that is installed anyway: two to three minutes on two cores."""
+    """Audit a small model trained here on data that is installed anyway: up to three minutes on two cores."""
     with errors():
         import torch
 
         from hf_mia.demo import DEMOS
 
         torch.set_num_threads(1)  # its matrices are so small that a second thread waits more than it works
-        run(DEMOS[what.value], out or Path("runs") / ("demo" if what is Demo.text else "demo-encoder"),
-            cache_folder(cache), as_json)  # fmt: skip
+        folder = out or Path("runs") / ("demo" if what is Demo.text else f"demo-{what.value}")
+        run(DEMOS[what.value], folder, cache_folder(cache), as_json)
 
 
 @app.command("list")
