@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ROWS = 512  # texts that are continued at once
 
+WHOLE = ("vocabulary", "compressed")  # what `Tokens` tells of a text as a whole
+
 
 class Local(Respondent):
     """A causal language model and its collate, asked in text.
@@ -39,9 +41,9 @@ class Local(Respondent):
         for text in texts:
             batches = [self._placed(self.collate.pad([item])) for item in self.collate.encode({"text": [text]})]
             pieces = [(Tokens().observe(self.inner, batch), batch["scored"]) for batch in batches]
-            names = [name for name in pieces[0][0] if name != "vocabulary"]
+            names = [name for name in pieces[0][0] if name not in WHOLE]
             numbers = {name: torch.cat([one[name][scored] for one, scored in pieces]).cpu().numpy() for name in names}
-            found.append(Told(numbers, {"vocabulary": int(pieces[0][0]["vocabulary"][0, 0])}))
+            found.append(Told(numbers, {name: int(pieces[0][0][name][0, 0]) for name in WHOLE}))
         return found
 
     def continued(

@@ -35,7 +35,7 @@ ALIGNED = {
     "trained in seconds, map one",
 }  # attacks that find their members among encoders with the same axes, made by hand, and why not on the trained ones
 OTHER = {  # the kind of world that an attack on texts is played in, and why not in the plain one
-    "lowercase": "cased",  # all words of the plain one are in lower case
+    "lowercase": "_cased",  # all words of the plain one are in lower case
 }
 RECITED = {
     "recall": "what was seen loses more by a prefix only where the prefix tells the model how its texts go on: the "

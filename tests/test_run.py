@@ -21,6 +21,7 @@ from transformers import AutoModel
 from worlds import contents
 
 from hf_mia.attacks.downstream import Downstream
+from hf_mia.attacks.groups import PerGroup
 from hf_mia.attacks.relative import Relative
 from hf_mia.config import override
 from hf_mia.core import Floats, Game, Pool, audit
@@ -372,7 +373,7 @@ def test_a_dry_run_counts_the_images_of_downstream_classifiers(tmp_path: Path) -
 def test_a_seed_is_moved_wherever_a_classifier_stands() -> None:
     for name, attack in PAPERS.items():
         moved, inner, own = reseeded(attack, 3), reseeded(attack, 3), attack
-        while isinstance(own, (Relative, Downstream)):
+        while isinstance(own, (Relative, Downstream, PerGroup)):
             assert type(inner) is type(own)
             inner, own = inner.attack, own.attack
         seed = getattr(getattr(own, "classifier", None), "seed", None)

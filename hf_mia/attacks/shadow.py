@@ -72,6 +72,9 @@ class ScikitLearn(Classifier):
     settings: Mapping[str, Setting] = field(default_factory=lambda: {"hidden_layer_sizes": (64,)})
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", dict(sorted(self.settings.items())))  # in whatever order they came
+
     def build(self) -> ClassifierMixin:
         from sklearn.utils import all_estimators
 
