@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from hf_mia.estimates import Estimate
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 HEADS = {"auc": "AUC", "accuracy": "accur.", "precision": "precis.", "tpr@0.01": "TPR@1%", "tpr@0.001": "TPR@.1%"}
 SHOWN = 5  # exposed units
+WIDE, NARROW = 100, 13  # characters of a console that takes long names in one line, and of a line where it does not
 VARIANTS = {"controls": "target", "background knowledge": "attacker knows", "early stopping": "epochs"}
 MEANT = {
     "controls": "Untrained: an AUC of .5 is expected. Swapped, trained on the non-members: below, as far as it leaks."
@@ -95,7 +97,8 @@ def print_table(
         _add(table, column)
     for report in reports:
         estimates = [*report.summary().values(), *([above[report.name]] if above and report.name in above else [])]
-        table.add_row(report.name, *map(_cell, estimates))
+        name = report.name if console.width >= WIDE else "\n".join(wrap(report.name, NARROW))
+        table.add_row(name, *map(_cell, estimates))
     if above:
         table.caption = "−blind: how far the AUC is above that of the blind control, which never asks the model."
     console.print(table)
