@@ -57,7 +57,9 @@ class Demo(StrEnum):
 
 @app.command()
 def audit(
-    config: Annotated[Path, typer.Argument(help="A YAML file, such as evaluation_configs/auditmi_next_word.yaml.")],
+    config: Annotated[
+        Path, typer.Argument(help="A YAML file, or a run to repeat: its folder, or its dataset on the Hub.")
+    ],
     overrides: Annotated[Optional[list[str]], typer.Argument(help="FIELD=VALUE, such as target.epochs=5.")] = None,
     out: Out = None,
     cache: Cache = None,
@@ -76,9 +78,11 @@ def audit(
         from hf_mia.config import override, read_yaml
         from hf_mia.experiment import experiment
         from hf_mia.gate import limit
+        from hf_mia.hub import run_folder
 
         limits = [limit(text) for text in fail_above or []]
-        described = experiment(override(read_yaml(config), overrides or []))
+        place = run_folder(config)
+        described = experiment(override(read_yaml(place / "config.yaml" if place.is_dir() else place), overrides or []))
         if dry_run:
             from hf_mia.dry import describe
 

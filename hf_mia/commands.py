@@ -52,7 +52,7 @@ def query(
 
 
 def card(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a run's dataset on the Hub.")],
     model: Annotated[Optional[str], typer.Argument(help="A model's folder or README.md, or an id on the Hub.")] = None,
     push: Annotated[bool, typer.Option("--push", help="Open a pull request on the Hub.")] = False,
     commit: Annotated[bool, typer.Option("--commit", help="Write to the main branch on the Hub.")] = False,
@@ -60,10 +60,10 @@ def card(
     """Write an audit to a model's card, or print the section."""
     with errors():
         from hf_mia.card import section, write_card
-        from hf_mia.hub import push_card
+        from hf_mia.hub import push_card, run_folder
         from hf_mia.outcome import read_outcome
 
-        outcome = read_outcome(folder)
+        outcome = read_outcome(run_folder(folder))
         if (push or commit) and (model is None or (push and commit)):
             raise ValueError("--push opens a pull request, --commit writes to main: give one, and the model's id.")
         if model is None:

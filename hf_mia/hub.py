@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 LARGEST = 2 * 2**30  # bytes of a fetched run, and of its evidence unpacked
+IDENTIFIER = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 MOST = 20_000  # files of a repository that is fetched from
 AGAIN = "A commit is whole or absent, and nothing was changed here: run the same command again."
 
@@ -55,10 +57,10 @@ def push_card(outcome: Outcome, repo_id: str, create_pr: bool = True) -> str:
 def push_run(folder: Path, repo_id: str, private: bool = True, create_pr: bool = False) -> str:
     """Put a run folder on the Hub as a dataset, in one commit; the pull request's or commit's URL.
 
-    Evidence, report.json, config.yaml and figures, nothing else of the folder; files of an earlier run are deleted, and
-    of a README that is there only the section is replaced. A repository that is missing is made, but not for a pull
-    request. ValueError where the folder is no run, or where a private repository is asked for and the one there is
-    public: a run names its units. OSError as in `hub_errors`.
+    Evidence, exposed units, report.json, config.yaml and figures, nothing else of the folder; files of an earlier
+    run are deleted, and of a README that is there only the section is replaced. A repository that is missing is
+    made, but not for a pull request. ValueError where the folder is no run, or where a private repository is asked
+    for and the one there is public: a run names its units. OSError as in `hub_errors`.
     """
     from huggingface_hub import CommitOperationDelete
 
@@ -113,13 +115,21 @@ def fetch_run(repo_id: str, revision: str | None = None) -> Path:
     return folder
 
 
+def run_folder(place: Path) -> Path:
+    """A run's folder: the place itself, or, where there is none and it reads as an id, what the Hub holds under it."""
+    name = place.as_posix()
+    return fetch_run(name) if not place.exists() and IDENTIFIER.fullmatch(name) else place
+
+
 def is_run_file(name: str) -> bool:
-    """Whether a path in a repository is one of a run folder's: report, config, figures, evidence."""
+    """Whether a path in a repository is one of a run folder's: report, config, figures, evidence, exposed units."""
     match name.split("/"):
         case ["report.json" | "config.yaml"]:
             return True
         case ["figures", last]:
             return last.endswith(".png")
+        case ["exposed", last]:
+            return last.endswith(".parquet")
         case ["evidence", attack, last]:
             return attack not in {"", ".", ".."} and last.endswith(".parquet")
     return False

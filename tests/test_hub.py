@@ -178,6 +178,19 @@ def test_a_run_goes_there_and_back(
     assert section(back) == section(outcome)
 
 
+def test_a_run_on_the_hub_is_named_as_a_folder_is(user: Client, pushed: Repository, outcome: Outcome) -> None:
+    """Its card is printed and its audit described again, without anybody fetching anything first."""
+    done = user.call("card", "org/run")
+    assert done.code == 0, done.stderr
+    assert done.stdout == section(outcome) + "\n"
+    again = user.call("audit", "org/run", "--dry-run")
+    assert again.code == 0, again.stderr
+    assert "models: 4 to have" in again.stdout
+    missing = user.call("card", "org/none")
+    assert missing.code == 2
+    assert "org/none" in missing.stderr
+
+
 def test_the_readme_tells_what_it_is_and_datasets_opens_the_evidence(
     pushed: Repository, outcome: Outcome, tmp_path: Path
 ) -> None:
