@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import numpy as np
 
+from hf_mia import __version__
 from hf_mia.collate import Collate, Item
 from hf_mia.core import Answers, Model, Probe, Ragged
 from hf_mia.keys import WAY_OUT, content_key, records_key
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
 
-DIGEST = b"hf_mia"  # where a shard's metadata holds the digest of its content
+DIGEST, VERSION = b"hf_mia", b"hf_mia.version"  # where a shard's metadata holds its content's digest, and who wrote it
 PADDING = 0.15  # the share of a batch's positions that may be padding
 
 
@@ -80,8 +82,10 @@ class Runner:
         return shards
 
     def _fill(self, model: Model, probe: Probe, records: Dataset, shards: Shards, state: Accelerator) -> None:
-        missing = [i for i, path in enumerate(shards.paths) if not _intact(path)]
-        state.wait_for_everyone()  # all have seen the same files before any appears
+        from accelerate.utils import broadcast_object_list
+
+        intact = broadcast_object_list([state.is_main_process and _intact(path) for path in shards.paths])
+        missing = [i for i, there in enumerate(intact) if not there]  # as the first saw it: another run may be at work
         own = missing[state.process_index :: state.num_processes]
         if own:
             collate = probe.through(model.collate)
@@ -125,13 +129,34 @@ def _answer(
     order = np.argsort(sizes, kind="stable")
     answers: dict[str, list[pa.ListArray]] = {}
     for rows in _batches(order.tolist(), sizes.tolist(), tokens):
-        batch = {name: tensor.to(device) for name, tensor in collate.pad([items[i] for i in rows]).items()}
-        found = probe.observe(module, batch)
-        scored = found.pop("scored", batch.get("scored"))
-        for name, tensor in found.items():
-            answers.setdefault(name, []).append(_lists(tensor, scored))
+        for found in _observed(module, collate, probe, [items[i] for i in rows], device):
+            for name, lists in found.items():
+                answers.setdefault(name, []).append(lists)
     back = np.argsort(order)
     return {name: pa.concat_arrays(lists).take(pa.array(back)) for name, lists in answers.items()}
+
+
+def _observed(
+    module: torch.nn.Module, collate: Collate, probe: Probe, items: Sequence[Item], device: torch.device
+) -> Iterator[dict[str, pa.ListArray]]:
+    """The answers about a batch of items; where memory does not suffice, about one half of it, then about the other."""
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    try:
+        batch = {name: tensor.to(device) for name, tensor in collate.pad(items).items()}
+        found = probe.observe(module, batch)
+        scored = found.pop("scored", batch.get("scored"))
+        whole = {name: _lists(tensor, scored) for name, tensor in found.items()}
+    except RuntimeError as error:
+        if len(items) == 1 or not should_reduce_batch_size(error):
+            raise
+        whole = None
+    if whole is not None:
+        yield whole
+        return
+    clear_device_cache(garbage_collection=True)  # out of the handler: the error holds the tensors that did not fit
+    for half in (items[: len(items) // 2], items[len(items) // 2 :]):
+        yield from _observed(module, collate, probe, half, device)
 
 
 def _batches(order: Sequence[int], sizes: Sequence[int], tokens: int) -> Iterator[list[int]]:
@@ -179,10 +204,11 @@ def _write(table: pa.Table, path: Path) -> None:
     """Write under another name, flush to the disk, rename: a shard is whole or absent."""
     import pyarrow.parquet as pq
 
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(f".{uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
-            pq.write_table(table.replace_schema_metadata({DIGEST: _digest(table)}), file, compression="zstd")
+            about = {DIGEST: _digest(table), VERSION: __version__}
+            pq.write_table(table.replace_schema_metadata(about), file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -206,12 +232,16 @@ def _intact(path: Path) -> bool:
         return False
     try:
         table = _open(path)
-        if (table.schema.metadata or {}).get(DIGEST) == _digest(table):
+        about = table.schema.metadata or {}
+        if about.get(DIGEST) != _digest(table):
+            fault = "is damaged and is asked again: its content is not what was written"
+        elif (version := about.get(VERSION, b"unknown")) != __version__.encode():
+            fault = f"is of hf_mia {version.decode(errors='replace')} and is asked again by {__version__}"
+        else:
             return True
-        error = "its content is not what was written"
     except (OSError, UnicodeDecodeError, pa.ArrowException) as problem:
-        error = str(problem)
-    warnings.warn(f"shard {path.name} of {path.parent.name} is damaged and is asked again: {error}", stacklevel=2)
+        fault = f"is damaged and is asked again: {problem}"
+    warnings.warn(f"shard {path.name} of {path.parent.name} {fault}", stacklevel=2)
     return False
 
 

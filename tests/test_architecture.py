@@ -53,7 +53,8 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "exposure": {"core", "estimates", "report"},
     "twins": {"core", "estimates", "pixels"},
     "config": set(),
-    "runner": {"collate", "core", "keys", "progress"},
+    "locks": set(),
+    "runner": {"", "collate", "core", "keys", "progress"},
     "sources": set(),
     "classes": {"core", "sources"},
     "checkpoints": set(),
@@ -72,7 +73,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "backbones": {"checkpoints", "recipes"},
     "vision": {"backbones", "checkpoints", "collate", "core", "keys", "pixels"},
     "models": {"checkpoints", "collate", "core", "keys", "recipes"},
-    "shadows": {"core", "keys", "progress", "recipes"},
+    "shadows": {"core", "keys", "locks", "progress", "recipes"},
     "recipes": {"augmentation", "checkpoints", "classifiers", "classifying", "collate", "core", "keys"}
     | {"logits", "models", "recipes", "vision"},
     "texts": {"continuations", "controls", "core", "data", "docstrings", "models", "portraits", "probes"}
