@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -78,17 +77,13 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], int]:
 
 
 def _content(tensors: Mapping[str, torch.Tensor], epoch: int) -> str:
-    parts = (
-        part
-        for name, tensor in sorted(tensors.items())
-        for part in (
-            name,
-            str(tensor.dtype),
-            str(list(tensor.shape)),
-            tensor.flatten().view(torch.uint8).numpy().tobytes(),
-        )
-    )
-    return content_key(chain([str(epoch)], parts))
+    def parts() -> Iterator[str | bytes]:
+        yield str(epoch)
+        for name, tensor in sorted(tensors.items()):
+            yield f"{name} {tensor.dtype} {list(tensor.shape)}"
+            yield tensor.flatten().view(torch.uint8).numpy().tobytes()
+
+    return content_key(parts())
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
