@@ -1,22 +1,19 @@
-"""Asking models about records: the only place with accelerate, device, processes and the cache of answers."""
+"""Asking models about records: the only place with accelerate, device and processes."""
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import numpy as np
 
-from hf_mia import __version__
 from hf_mia.collate import Collate, Item
-from hf_mia.core import Answers, Model, Probe, Ragged
-from hf_mia.keys import WAY_OUT, content_key, records_key
+from hf_mia.core import Answers, Model, Probe
+from hf_mia.keys import content_key, records_key
 from hf_mia.progress import bar
+from hf_mia.shards import Shards, answers_in, intact, write
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,29 +21,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
 
-DIGEST, VERSION = b"hf_mia", b"hf_mia.version"  # where a shard's metadata holds its content's digest, and who wrote it
 PADDING = 0.15  # the share of a batch's positions that may be padding
-
-
-class Named(dict[str, Ragged]):
-    """Answers by name; one that is not there is said to be lacking, with those that are."""
-
-    def __missing__(self, name: str) -> Ragged:
-        raise ValueError(
-            f"the model shows {sorted(self)}, and not {name!r}, which this signal reads: take a signal that reads what "
-            "is shown, or ask a model that shows more."
-        )
-
-
-@dataclass(frozen=True)
-class Shards:
-    """The answers about a sequence of records, one Parquet file a chunk; iterating reads them one at a time."""
-
-    paths: tuple[Path, ...]
-
-    def __iter__(self) -> Iterator[Answers]:
-        for path in self.paths:
-            yield _answers(_open(path))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +59,8 @@ class Runner:
     def _fill(self, model: Model, probe: Probe, records: Dataset, shards: Shards, state: Accelerator) -> None:
         from accelerate.utils import broadcast_object_list
 
-        intact = broadcast_object_list([state.is_main_process and _intact(path) for path in shards.paths])
-        missing = [i for i, there in enumerate(intact) if not there]  # as the first saw it: another run may be at work
+        whole = broadcast_object_list([state.is_main_process and intact(path) for path in shards.paths])
+        missing = [i for i, there in enumerate(whole) if not there]  # as the first saw it: another run may be at work
         own = missing[state.process_index :: state.num_processes]
         if own:
             collate = probe.through(model.collate)
@@ -97,7 +72,7 @@ class Runner:
                     items = collate.encode(rows)
                     answers = _answer(module, collate, probe, items, state.device, self.tokens)
                     size = min(self.chunk, len(records) - i * self.chunk)
-                    _write(_table(answers, items, size), shards.paths[i])
+                    write(_table(answers, items, size), shards.paths[i])
                     progress(done + 1, len(own), "chunks")
         state.wait_for_everyone()
 
@@ -111,7 +86,7 @@ def answers_of(
     for start in range(0, len(records), chunk):
         items = collate.encode(columns[start : start + chunk])
         answers = _answer(module, collate, probe, items, device, tokens)
-        yield _answers(_table(answers, items, min(chunk, len(records) - start)))
+        yield answers_in(_table(answers, items, min(chunk, len(records) - start)))
 
 
 def _answer(
@@ -198,68 +173,3 @@ def _table(answers: dict[str, pa.ListArray], items: Sequence[Item], size: int) -
             for name, lists in answers.items()
         }
     )
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    """Write under another name, flush to the disk, rename: a shard is whole or absent."""
-    import pyarrow.parquet as pq
-
-    temporary = path.with_suffix(f".{uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            about = {DIGEST: _digest(table), VERSION: __version__}
-            pq.write_table(table.replace_schema_metadata(about), file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write answers ({error.strerror}): {WAY_OUT}", str(path.parent)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _open(path: Path) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path, memory_map=True)
-
-
-def _intact(path: Path) -> bool:
-    """Whether a shard is there and holds what was written."""
-    import pyarrow as pa
-
-    if not path.exists():
-        return False
-    try:
-        table = _open(path)
-        about = table.schema.metadata or {}
-        if about.get(DIGEST) != _digest(table):
-            fault = "is damaged and is asked again: its content is not what was written"
-        elif (version := about.get(VERSION, b"unknown")) != __version__.encode():
-            fault = f"is of hf_mia {version.decode(errors='replace')} and is asked again by {__version__}"
-        else:
-            return True
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as problem:
-        fault = f"is damaged and is asked again: {problem}"
-    warnings.warn(f"shard {path.name} of {path.parent.name} {fault}", stacklevel=2)
-    return False
-
-
-def _digest(table: pa.Table) -> bytes:
-    """The content of a table: names, types, values and where each record's begin."""
-    parts: list[str | bytes] = []
-    for name, ragged in _answers(table).items():
-        parts += [name, str(ragged.values.dtype), ragged.values.tobytes(), ragged.offsets.tobytes()]
-    return content_key(parts).encode()
-
-
-def _answers(table: pa.Table) -> Answers:
-    import pyarrow as pa
-
-    found = Named()
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        if not isinstance(column, pa.ListArray):
-            raise pa.ArrowInvalid(f"column {name!r} holds {column.type}, not lists")
-        found[name] = Ragged(column.values.to_numpy(), column.offsets.to_numpy().astype(np.int64))
-    return found

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+TOKEN = "hf_" + "PlantedInTheEnvironment"  # in the environment of every audit
 LIMIT = 600.0  # seconds that an audit may take on a busy machine
 PRELOADED = ["hf_mia.cli", "hf_mia.run", "hf_mia.calibration", "hf_mia.folder", "hf_mia.keeping", "hf_mia.table"]
 PRELOADED += ["hf_mia.gate", "hf_mia.recipes.loop", "hf_mia.recipes.recurrent", "hf_mia.recipes.vocabulary"]
@@ -76,7 +77,7 @@ class Tried:
 
 def _audit(place: Place, environment: Mapping[str, str]) -> None:
     """What a process does: `hf-mia audit`, all it says into the log."""
-    os.environ.update(environment)
+    os.environ.update({"HF_TOKEN": TOKEN, **environment})
     with place.log_file.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
