@@ -165,10 +165,11 @@ def _whole(folder: Path) -> bool:
     if not folder.exists():
         return False
     try:
-        if json.loads((folder / ABOUT).read_text(encoding="utf-8"))["content"] == _content(folder):
+        found, about = _content(folder), json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        if about.get("content", found) == found:  # early versions did not write it down
             return True
         error = "its content is not what was written"
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, AttributeError) as problem:
         error = repr(problem)
     warnings.warn(f"model {folder.name} is damaged and is trained again: {error}", stacklevel=2)
     return False

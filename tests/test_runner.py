@@ -37,6 +37,19 @@ class Counted(Probe):
         return Tokens().observe(module, batch)
 
 
+@dataclass(frozen=True)
+class Scarce(Probe):
+    """`Tokens` where memory suffices for `most` rows."""
+
+    said: str = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+    most: int = 1
+
+    def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        if len(batch["input_ids"]) > self.most:
+            raise RuntimeError(self.said)
+        return Tokens().observe(module, batch)
+
+
 @pytest.fixture
 def model(gpt2_folder: Path) -> Model:
     return language_model(gpt2_folder)
@@ -154,18 +167,8 @@ def test_where_memory_does_not_suffice_batches_are_halved(
 ) -> None:
     """The answers are those of whole batches; one record that does not fit is an error, and so is any other."""
 
-    @dataclass(frozen=True)
-    class Scarce(Probe):
-        said: str = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
-        most: int = most
-
-        def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-            if len(batch["input_ids"]) > self.most:
-                raise RuntimeError(self.said)
-            return Tokens().observe(module, batch)
-
     expected = rows_of(Runner(tmp_path / "a", chunk=16)(model, Tokens(), small_pool.records))
-    same(rows_of(Runner(tmp_path / "b", chunk=16)(model, Scarce(), small_pool.records)), expected, 1e-5)
+    same(rows_of(Runner(tmp_path / "b", chunk=16)(model, Scarce(most=most), small_pool.records)), expected, 1e-5)
     with pytest.raises(RuntimeError, match="can't allocate"):
         Runner(tmp_path / "c")(model, Scarce(most=0), small_pool.records)
     with pytest.raises(RuntimeError, match="another fault"):
