@@ -129,7 +129,7 @@ def _observed(
     if whole is not None:
         yield whole
         return
-    clear_device_cache(garbage_collection=True)  # out of the handler: the error holds the tensors that did not fit
+    clear_device_cache()  # out of the handler, where the error would hold the tensors that did not fit
     for half in (items[: len(items) // 2], items[len(items) // 2 :]):
         yield from _observed(module, collate, probe, half, device)
 

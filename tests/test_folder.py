@@ -18,6 +18,11 @@ def run(folder: Path, content: str) -> None:
         (place / "report.json").write_text(content)
 
 
+def full(path: Path) -> None:
+    path.write_text("half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
@@ -33,10 +38,9 @@ def test_a_run_takes_the_place_of_an_earlier_one_and_of_nothing_else(tmp_path: P
 def test_a_full_disk_leaves_the_earlier_run_as_it_was(tmp_path: Path) -> None:
     run(tmp_path / "run", "first")
     before = contents(tmp_path / "run")
-    with pytest.raises(OSError, match=r"cannot write the run to .*run .*No space left.*free some space.*run again"):
-        with replaced(tmp_path / "run") as place:
-            (place / "evidence.parquet").write_text("half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    message = r"cannot write the run to .*run .*No space left.*free some space.*run again"
+    with pytest.raises(OSError, match=message), replaced(tmp_path / "run") as place:
+        full(place / "evidence.parquet")
     assert contents(tmp_path / "run") == before
 
 
