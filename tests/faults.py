@@ -118,7 +118,7 @@ def again(before: Mapping[Path, int], after: Mapping[Path, int]) -> int:
 
 
 def prepared(folder: Path) -> Path:
-    """The config of an audit of a few seconds: a target and a shadow of 16 users, and an attack that compares them."""
+    """The config of an audit of a few seconds: a target and two shadows of 16 users, two attacks, one that compares."""
     import worlds
     import yaml
 
