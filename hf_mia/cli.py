@@ -132,9 +132,11 @@ def run(
     from rich.console import Console
 
     from hf_mia.calibration import calibrations, write_calibrations
-    from hf_mia.folder import write_folder
+    from hf_mia.folder import replaced, write_folder
     from hf_mia.gate import over
     from hf_mia.keeping import keep
+    from hf_mia.keys import content_key
+    from hf_mia.locks import locked
     from hf_mia.played import report_json
     from hf_mia.run import play
     from hf_mia.runner import Runner
@@ -149,9 +151,12 @@ def run(
     asked = calibrations(played, Runner(cache))
     if not PartialState().is_main_process:
         return
-    write_folder(out, described, played)
-    write_calibrations(out, asked)
-    for note in keep(out, played.own, megabytes):
+    name = content_key([str(out.resolve())])
+    with locked(cache, [name], wait=True, doing=f"writing to {out}"), replaced(out) as place:
+        write_folder(place, described, played)
+        write_calibrations(place, asked)
+        notes = keep(place, played.own, megabytes)
+    for note in notes:
         typer.echo(note, err=True)
     if as_json:
         typer.echo(json.dumps(report_json(described, played), allow_nan=False))

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
+from safetensors import SafetensorError
 
 from hf_mia.core import Evidence
 from hf_mia.estimates import Estimate
 from hf_mia.experiment import mapping
 from hf_mia.figures import curve_figure, roc_figure, scores_figure
-from hf_mia.keys import content_key
+from hf_mia.keys import WAY_OUT, content_key
 from hf_mia.plan import Experiment
 from hf_mia.played import Played, Scene, report_json, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+REPORT = "report.json"
 LONGEST = 200  # bytes of a file's name; most disks take 255
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """A place to write a run to: once it is whole there, and not before, it takes the place of what `folder` holds.
+
+    The report comes last, so that what stands beside one belongs to it. OSError where the disk is full: what stood in
+    the folder before is then as it was.
+    """
+    place = folder / ".unfinished"
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        place.mkdir(parents=True)
+        yield place
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise OSError(f"cannot write the run to {folder} ({error}): {WAY_OUT}") from error
+    (folder / REPORT).unlink(missing_ok=True)
+    for new in sorted(place.iterdir(), key=lambda path: path.name == REPORT):
+        if (old := folder / new.name).is_dir():
+            shutil.rmtree(old)
+        new.replace(old)
+    place.rmdir()
 
 
 def write_folder(folder: Path, experiment: Experiment, played: Played) -> None:
@@ -36,7 +64,7 @@ def write_folder(folder: Path, experiment: Experiment, played: Played) -> None:
             write_evidence(shadow, place / f"shadow-{number:03d}.parquet")
     _write_exposures(folder / "exposed", played)
     _write_figures(folder / "figures", experiment, played)
-    write_json(report_json(experiment, played), folder / "report.json")
+    write_json(report_json(experiment, played), folder / REPORT)
 
 
 def _write_exposures(folder: Path, played: Played) -> None:

@@ -1,9 +1,7 @@
-"""Asking models about records: the only place with accelerate, device, processes and the cache of answers."""
+"""Asking models about records: the only place with accelerate, device and processes."""
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_mia.collate import Collate, Item
-from hf_mia.core import Answers, Model, Probe, Ragged
-from hf_mia.keys import WAY_OUT, content_key, records_key
+from hf_mia.core import Answers, Model, Probe
+from hf_mia.keys import content_key, records_key
 from hf_mia.progress import bar
+from hf_mia.shards import Shards, answers_in, intact, write
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,29 +21,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
 
-DIGEST = b"hf_mia"  # where a shard's metadata holds the digest of its content
 PADDING = 0.15  # the share of a batch's positions that may be padding
-
-
-class Named(dict[str, Ragged]):
-    """Answers by name; one that is not there is said to be lacking, with those that are."""
-
-    def __missing__(self, name: str) -> Ragged:
-        raise ValueError(
-            f"the model shows {sorted(self)}, and not {name!r}, which this signal reads: take a signal that reads what "
-            "is shown, or ask a model that shows more."
-        )
-
-
-@dataclass(frozen=True)
-class Shards:
-    """The answers about a sequence of records, one Parquet file a chunk; iterating reads them one at a time."""
-
-    paths: tuple[Path, ...]
-
-    def __iter__(self) -> Iterator[Answers]:
-        for path in self.paths:
-            yield _answers(_open(path))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +57,10 @@ class Runner:
         return shards
 
     def _fill(self, model: Model, probe: Probe, records: Dataset, shards: Shards, state: Accelerator) -> None:
-        missing = [i for i, path in enumerate(shards.paths) if not _intact(path)]
-        state.wait_for_everyone()  # all have seen the same files before any appears
+        from accelerate.utils import broadcast_object_list
+
+        whole = broadcast_object_list([state.is_main_process and intact(path) for path in shards.paths])
+        missing = [i for i, there in enumerate(whole) if not there]  # as the first saw it: another run may be at work
         own = missing[state.process_index :: state.num_processes]
         if own:
             collate = probe.through(model.collate)
@@ -93,7 +72,7 @@ class Runner:
                     items = collate.encode(rows)
                     answers = _answer(module, collate, probe, items, state.device, self.tokens)
                     size = min(self.chunk, len(records) - i * self.chunk)
-                    _write(_table(answers, items, size), shards.paths[i])
+                    write(_table(answers, items, size), shards.paths[i])
                     progress(done + 1, len(own), "chunks")
         state.wait_for_everyone()
 
@@ -107,7 +86,7 @@ def answers_of(
     for start in range(0, len(records), chunk):
         items = collate.encode(columns[start : start + chunk])
         answers = _answer(module, collate, probe, items, device, tokens)
-        yield _answers(_table(answers, items, min(chunk, len(records) - start)))
+        yield answers_in(_table(answers, items, min(chunk, len(records) - start)))
 
 
 def _answer(
@@ -125,13 +104,34 @@ def _answer(
     order = np.argsort(sizes, kind="stable")
     answers: dict[str, list[pa.ListArray]] = {}
     for rows in _batches(order.tolist(), sizes.tolist(), tokens):
-        batch = {name: tensor.to(device) for name, tensor in collate.pad([items[i] for i in rows]).items()}
-        found = probe.observe(module, batch)
-        scored = found.pop("scored", batch.get("scored"))
-        for name, tensor in found.items():
-            answers.setdefault(name, []).append(_lists(tensor, scored))
+        for found in _observed(module, collate, probe, [items[i] for i in rows], device):
+            for name, lists in found.items():
+                answers.setdefault(name, []).append(lists)
     back = np.argsort(order)
     return {name: pa.concat_arrays(lists).take(pa.array(back)) for name, lists in answers.items()}
+
+
+def _observed(
+    module: torch.nn.Module, collate: Collate, probe: Probe, items: Sequence[Item], device: torch.device
+) -> Iterator[dict[str, pa.ListArray]]:
+    """The answers about a batch of items; where memory does not suffice, about one half of it, then about the other."""
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    try:
+        batch = {name: tensor.to(device) for name, tensor in collate.pad(items).items()}
+        found = probe.observe(module, batch)
+        scored = found.pop("scored", batch.get("scored"))
+        whole = {name: _lists(tensor, scored) for name, tensor in found.items()}
+    except RuntimeError as error:
+        if len(items) == 1 or not should_reduce_batch_size(error):
+            raise
+        whole = None
+    if whole is not None:
+        yield whole
+        return
+    clear_device_cache()  # out of the handler, where the error would hold the tensors that did not fit
+    for half in (items[: len(items) // 2], items[len(items) // 2 :]):
+        yield from _observed(module, collate, probe, half, device)
 
 
 def _batches(order: Sequence[int], sizes: Sequence[int], tokens: int) -> Iterator[list[int]]:
@@ -173,63 +173,3 @@ def _table(answers: dict[str, pa.ListArray], items: Sequence[Item], size: int) -
             for name, lists in answers.items()
         }
     )
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    """Write under another name, flush to the disk, rename: a shard is whole or absent."""
-    import pyarrow.parquet as pq
-
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(table.replace_schema_metadata({DIGEST: _digest(table)}), file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write answers ({error.strerror}): {WAY_OUT}", str(path.parent)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _open(path: Path) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path, memory_map=True)
-
-
-def _intact(path: Path) -> bool:
-    """Whether a shard is there and holds what was written."""
-    import pyarrow as pa
-
-    if not path.exists():
-        return False
-    try:
-        table = _open(path)
-        if (table.schema.metadata or {}).get(DIGEST) == _digest(table):
-            return True
-        error = "its content is not what was written"
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as problem:
-        error = str(problem)
-    warnings.warn(f"shard {path.name} of {path.parent.name} is damaged and is asked again: {error}", stacklevel=2)
-    return False
-
-
-def _digest(table: pa.Table) -> bytes:
-    """The content of a table: names, types, values and where each record's begin."""
-    parts: list[str | bytes] = []
-    for name, ragged in _answers(table).items():
-        parts += [name, str(ragged.values.dtype), ragged.values.tobytes(), ragged.offsets.tobytes()]
-    return content_key(parts).encode()
-
-
-def _answers(table: pa.Table) -> Answers:
-    import pyarrow as pa
-
-    found = Named()
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        if not isinstance(column, pa.ListArray):
-            raise pa.ArrowInvalid(f"column {name!r} holds {column.type}, not lists")
-        found[name] = Ragged(column.values.to_numpy(), column.offsets.to_numpy().astype(np.int64))
-    return found

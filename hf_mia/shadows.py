@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_mia.core import Floats, Game, Integers, Model, Pool
-from hf_mia.keys import content_key, records_key
+from hf_mia.keys import content_key, folder_key, records_key
+from hf_mia.locks import locked
 from hf_mia.progress import bar
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 
 COINS, HALVES = 2**32 - 1, 2**32 - 2  # streams of random numbers apart from those of the shadows
+ABOUT = "training.json"
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ def train(jobs: Sequence[Job], cache: Path) -> list[Path]:
 
     Under `torchrun` or `accelerate launch`, process r trains missing jobs r, r + world, ...; a recipe with
     `together` trains each job on all processes instead. Where a recipe can, a process trains jobs that are alike side
-    by side. A finished model appears in one rename; an interrupted one resumes from its last epoch.
+    by side. A finished model appears in one rename; an interrupted one resumes from its last epoch; a damaged one is
+    named in a warning and trained again. What another run trains is left to it as long as that one lives.
     """
     from accelerate import Accelerator, InitProcessGroupKwargs
 
@@ -129,20 +133,52 @@ def train(jobs: Sequence[Job], cache: Path) -> list[Path]:
     accelerator = Accelerator(kwargs_handlers=[patient])
     folders = [job.folder(cache) for job in jobs]
     wanted = {folder: job for job, folder in zip(jobs, folders, strict=True)}  # each model once
-    missing = [(job, folder) for folder, job in wanted.items() if not folder.exists()]
-    accelerator.wait_for_everyone()  # all have seen the same folders before any appears
+    missing = [(wanted[folder], folder) for folder in _lacking(list(wanted), accelerator)]
     own = [
         pair
         for i, pair in enumerate(missing)
         if pair[0].recipe.together or i % accelerator.num_processes == accelerator.process_index
     ]
-    done = 0
-    for group in _alike(own, accelerator):
-        done += len(group)
-        name = group[0][0].name if len(group) == 1 else f"{len(group)} models side by side"
-        _train(group, accelerator, f"{name} ({done} of {len(own)} here)")
+    done, busy = 0, list[list[tuple[Job, Path]]]()
+    for wait, groups in ((False, _alike(own, accelerator)), (True, busy)):  # what another run is at comes last
+        for group in groups:
+            name = group[0][0].name if len(group) == 1 else f"{len(group)} models side by side"
+            title = f"{name} ({done + len(group)} of {len(own)} here)"
+            if _train(group, cache, accelerator, title, wait):
+                done += len(group)
+            else:
+                busy.append(group)
     accelerator.wait_for_everyone()
     return folders
+
+
+def _lacking(folders: Sequence[Path], accelerator: Accelerator) -> list[Path]:
+    """Those that hold no whole model, as the first process sees it: another run may put one there at any time."""
+    from accelerate.utils import broadcast_object_list
+
+    whole: list[bool] = broadcast_object_list([accelerator.is_main_process and _whole(one) for one in folders])
+    return [folder for folder, there in zip(folders, whole, strict=True) if not there]
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a model is there, and is what was written."""
+    if not folder.exists():
+        return False
+    try:
+        found, about = _content(folder), json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        if about.get("content", found) == found:  # early versions did not write it down
+            return True
+        error = "its content is not what was written"
+    except (OSError, ValueError, AttributeError) as problem:
+        error = repr(problem)
+    warnings.warn(f"model {folder.name} is damaged and is trained again: {error}", stacklevel=2)
+    return False
+
+
+def _content(folder: Path) -> str:
+    """The content of a trained model, and of the same after some epochs where they are kept."""
+    kept = sorted(path for path in folder.iterdir() if path.is_dir())
+    return content_key([folder_key(folder), *(part for path in kept for part in (path.name, folder_key(path)))])
 
 
 def _alike(own: Sequence[tuple[Job, Path]], accelerator: Accelerator) -> list[list[tuple[Job, Path]]]:
@@ -162,8 +198,22 @@ def _alike(own: Sequence[tuple[Job, Path]], accelerator: Accelerator) -> list[li
     return [part for parts in groups.values() for part in parts]
 
 
-def _train(group: Sequence[tuple[Job, Path]], accelerator: Accelerator, title: str) -> None:
-    """Train models, one or several at once, each in a folder of its own."""
+def _train(group: Sequence[tuple[Job, Path]], cache: Path, accelerator: Accelerator, title: str, wait: bool) -> bool:
+    """Train models, one or several at once, each in a folder of its own; False where another run is at one of them."""
+    together = group[0][0].recipe.together
+    names = [folder.name for _, folder in group if accelerator.is_main_process or not together]
+    with locked(cache, names, wait or together, f"training {group[0][0].name}") as held:
+        if not held:
+            return False
+        folders = [folder for _, folder in group]
+        lacking = _lacking(folders, accelerator) if together else [one for one in folders if not _whole(one)]
+        todo = [(job, folder) for job, folder in group if folder in lacking]  # others, another run has finished
+        if todo:
+            _train_here(todo, accelerator, title)
+    return True
+
+
+def _train_here(group: Sequence[tuple[Job, Path]], accelerator: Accelerator, title: str) -> None:
     unfinished = [folder.with_suffix(".unfinished") for _, folder in group]
     for place in unfinished:
         place.mkdir(parents=True, exist_ok=True)
@@ -181,16 +231,16 @@ def _train(group: Sequence[tuple[Job, Path]], accelerator: Accelerator, title: s
 
 def _finish(job: Job, unfinished: Path, folder: Path) -> None:
     """Put a trained model, and what it was trained on, in its place in one rename."""
+    from hf_mia.recipes.checkpoint import writing
+
     for leftover in unfinished.glob("checkpoint.safetensors*"):
         leftover.unlink()
     about = {"name": job.name, "recipe": repr(job.recipe), "seed": job.seed, "records": len(job.records)}
-    (unfinished / "training.json").write_text(json.dumps(about, indent=2))
-    try:
-        os.replace(unfinished, folder)
-    except OSError:  # another run put the same model there first
-        if not folder.exists():
-            raise
-        shutil.rmtree(unfinished)
+    with writing(unfinished):
+        (unfinished / ABOUT).write_text(json.dumps({**about, "content": _content(unfinished)}, indent=2))
+    if folder.exists():  # damaged
+        shutil.rmtree(folder)
+    os.replace(unfinished, folder)
 
 
 def game(name: str, model: Model, pool: Pool, members: set[str], known: bool) -> Game:

@@ -53,7 +53,9 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "exposure": {"core", "estimates", "report"},
     "twins": {"core", "estimates", "pixels"},
     "config": set(),
-    "runner": {"collate", "core", "keys", "progress"},
+    "locks": set(),
+    "shards": {"", "core", "keys"},
+    "runner": {"collate", "core", "keys", "progress", "shards"},
     "sources": set(),
     "classes": {"core", "sources"},
     "checkpoints": set(),
@@ -74,7 +76,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "backbones": {"checkpoints", "recipes"},
     "vision": {"backbones", "checkpoints", "collate", "core", "keys", "pixels"},
     "models": {"checkpoints", "collate", "core", "keys", "recipes"},
-    "shadows": {"core", "keys", "progress", "recipes"},
+    "shadows": {"core", "keys", "locks", "progress", "recipes"},
     "recipes": {"augmentation", "checkpoints", "classifiers", "classifying", "collate", "core", "keys"}
     | {"logits", "models", "paired", "recipes", "vision"},
     "texts": {"continuations", "controls", "core", "data", "docstrings", "models", "portraits", "probes"}

@@ -19,7 +19,8 @@ from worlds import World, each, pool, tiny_gpt2
 from hf_mia.core import Batch, Model, Pool, Probe
 from hf_mia.models import TextCollate, language_model
 from hf_mia.probes import Tokens
-from hf_mia.runner import Runner, Shards, _answers, _intact, _open
+from hf_mia.runner import Runner
+from hf_mia.shards import Shards, answers_in, intact, opened, write
 
 Rows = list[dict[str, np.ndarray]]
 
@@ -33,6 +34,19 @@ class Counted(Probe):
 
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         Counted.asked += len(batch["input_ids"])
+        return Tokens().observe(module, batch)
+
+
+@dataclass(frozen=True)
+class Scarce(Probe):
+    """`Tokens` where memory suffices for `most` rows."""
+
+    said: str = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+    most: int = 1
+
+    def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        if len(batch["input_ids"]) > self.most:
+            raise RuntimeError(self.said)
         return Tokens().observe(module, batch)
 
 
@@ -133,17 +147,45 @@ def test_a_damaged_shard_is_asked_again_and_named(model: Model, small_pool: Pool
     same(rows_of(shards), before)
 
 
+def test_a_shard_of_another_version_is_asked_again_and_named(
+    model: Model, small_pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, before = shard(model, small_pool, tmp_path)
+    table = opened(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_mia.shards.__version__", "0.0.9")
+        write(table, path)
+    with pytest.warns(UserWarning, match=rf"{path.name} of {path.parent.name} is of hf_mia 0\.0\.9 and is asked again"):
+        shards = Runner(tmp_path, chunk=16)(model, Counted(), small_pool.records)
+    assert Counted.asked == 60 + 16
+    same(rows_of(shards), before)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_where_memory_does_not_suffice_batches_are_halved(
+    model: Model, small_pool: Pool, tmp_path: Path, most: int
+) -> None:
+    """The answers are those of whole batches; one record that does not fit is an error, and so is any other."""
+
+    expected = rows_of(Runner(tmp_path / "a", chunk=16)(model, Tokens(), small_pool.records))
+    same(rows_of(Runner(tmp_path / "b", chunk=16)(model, Scarce(most=most), small_pool.records)), expected, 1e-5)
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        Runner(tmp_path / "c")(model, Scarce(most=0), small_pool.records)
+    with pytest.raises(RuntimeError, match="another fault"):
+        Runner(tmp_path / "c")(model, Scarce("another fault"), small_pool.records)
+
+
 def test_no_flipped_bit_is_ever_served(model: Model, tmp_path: Path) -> None:
     """Every byte of a small shard: a flipped bit is found, or does not change what is read."""
     path = Runner(tmp_path, chunk=2)(model, Tokens(), pool(2, 1, 1).records).paths[0]
-    data, good = path.read_bytes(), list(each([_answers(_open(path))]))
+    data, good = path.read_bytes(), list(each([answers_in(opened(path))]))
     for i in range(len(data)):
         path.write_bytes(data[:i] + bytes([data[i] ^ (1 << i % 8)]) + data[i + 1 :])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if not _intact(path):
+            if not intact(path):
                 continue
-        same(list(each([_answers(_open(path))])), good)
+        same(list(each([answers_in(opened(path))])), good)
 
 
 def test_a_second_call_asks_nothing(model: Model, small_pool: Pool, tmp_path: Path) -> None:

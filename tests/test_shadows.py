@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from worlds import TINY, jobs, pool, tiny_gpt2, together
@@ -254,3 +256,61 @@ def test_every_optimizer_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(KeyboardInterrupt):
             train([job], tmp_path / "stopped")
     assert weights(train([job], tmp_path / "stopped")[0]) == weights(train([job], tmp_path / "whole")[0])
+
+
+@pytest.mark.parametrize(
+    ("file", "whole"),
+    [("model.safetensors", False), ("model.safetensors", True), ("config.json", True), ("training.json", False)],
+)
+def test_a_damaged_model_is_named_and_trained_again(tmp_path: Path, file: str, whole: bool) -> None:
+    first, second = train(jobs(), tmp_path)
+    before, left = weights(first), (second / "model.safetensors").stat().st_mtime_ns
+    data = bytearray((first / file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (first / file).write_bytes(data if whole else data[: len(data) // 2])
+    with pytest.warns(UserWarning, match=f"model {first.name} is damaged and is trained again"):
+        assert train(jobs(), tmp_path) == [first, second]
+    assert weights(first) == before
+    assert (second / "model.safetensors").stat().st_mtime_ns == left
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_damaged_checkpoint_is_named_and_not_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    job = jobs(1)[0]
+    steps = TINY.steps(job.records, job.processor) // TINY.epochs
+    with monkeypatch.context() as patch:
+        patch.setattr(shadows, "bar", lambda *_args, **_options: _recording([], stop=3 * steps))
+        with pytest.raises(KeyboardInterrupt):
+            train([job], tmp_path / "stopped")
+    (state,) = tmp_path.glob("stopped/models/*/checkpoint.safetensors")
+    data = bytearray(state.read_bytes())
+    data[-100] ^= 1
+    state.write_bytes(data if whole else data[:-100])
+    with pytest.warns(UserWarning, match=f"checkpoint of {job.folder(tmp_path).name} is damaged"):
+        (resumed,) = train([job], tmp_path / "stopped")
+    assert weights(resumed) == weights(train([job], tmp_path / "whole")[0])
+
+
+def test_a_model_that_another_run_trains_comes_last_and_is_taken_once_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run puts the first model there while this one trains the second."""
+    made = jobs()
+    first = made[0].folder(tmp_path / "here")
+    other = FileLock(tmp_path / "here" / "locks" / f"{first.name}.lock")
+    Path(other.lock_file).parent.mkdir(parents=True)
+    (theirs, _), trained = train(made, tmp_path / "there"), []
+    real = type(TINY).train
+
+    def spied(self: object, records: object, processor: object, seed: int, *rest: object) -> None:
+        trained.append(seed)
+        real(self, records, processor, seed, *rest)  # type: ignore[arg-type]
+        shutil.copytree(theirs, first)
+        other.release()
+
+    monkeypatch.setattr(type(TINY), "train", spied)
+    with other:
+        assert train(made, tmp_path / "here")[0] == first
+    assert trained == [made[1].seed]

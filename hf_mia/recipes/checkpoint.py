@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from hf_mia.keys import WAY_OUT
+from hf_mia.keys import WAY_OUT, content_key
 
 STATE = "checkpoint.safetensors"
 
@@ -34,17 +35,22 @@ def save(folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer
         tensors |= {f"s.{number}.{name}": value for name, value in kept.items()}
     temporary = folder / f"{STATE}.tmp"
     with writing(folder):
-        save_file(tensors, temporary, metadata={"epoch": json.dumps(epoch)})
+        save_file(tensors, temporary, metadata={"epoch": json.dumps(epoch), "content": _content(tensors, epoch)})
         os.replace(temporary, folder / STATE)
 
 
 def restore(folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Put parameters, buffers and optimizer state back; the epoch to go on with, 0 without a checkpoint."""
+    """Put parameters, buffers and optimizer state back; the epoch to go on with, 0 without a whole checkpoint."""
     if not (folder / STATE).exists():
         return 0
-    tensors = load_file(folder / STATE)
-    with safe_open(folder / STATE, "pt") as file, torch.no_grad():
-        epoch = int(json.loads(file.metadata()["epoch"]))
+    try:
+        tensors, epoch = _read(folder / STATE)
+    except (SafetensorError, OSError, ValueError) as error:
+        warnings.warn(
+            f"the checkpoint of {folder.stem} is damaged, and its training begins anew: {error}", stacklevel=2
+        )
+        return 0
+    with torch.no_grad():
         for name, tensor in _tensors(module).items():
             tensor.copy_(tensors[f"p.{name}"])
     state: dict[int, dict[str, torch.Tensor]] = {}
@@ -57,6 +63,27 @@ def restore(folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimi
             state.setdefault(int(number), {})[key] = torch.empty_like(parameter).copy_(tensor) if same else tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return epoch
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """The tensors and the epochs of a checkpoint; ValueError where they are not what was written."""
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        about = file.metadata() or {}
+    epoch = int(about.get("epoch", 0))
+    if about.get("content") != _content(tensors, epoch):
+        raise ValueError("its content is not what was written")
+    return tensors, epoch
+
+
+def _content(tensors: Mapping[str, torch.Tensor], epoch: int) -> str:
+    def parts() -> Iterator[str | bytes]:
+        yield str(epoch)
+        for name, tensor in sorted(tensors.items()):
+            yield f"{name} {tensor.dtype} {list(tensor.shape)}"
+            yield tensor.flatten().view(torch.uint8).numpy().tobytes()
+
+    return content_key(parts())
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
