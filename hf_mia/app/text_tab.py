@@ -1,0 +1,86 @@
+"""The tab *Text*: were the texts of this user in the training set?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+
+from hf_mia.app.embedded import examples
+from hf_mia.app.limits import Jobs, Limits
+from hf_mia.app.shelf import Shelf
+from hf_mia.app.shown import answer_page
+from hf_mia.query import user
+
+NAMES = {"member": "Texts of a member", "outside": "Texts of somebody outside"}
+
+
+def text_tab(shelf: Shelf, jobs: Jobs, limits: Limits) -> None:
+    """The components and what they do; without a run about texts, one sentence."""
+    titles = shelf.titles("text")
+    if not titles:
+        gr.Markdown("No audit of texts is here: start with `hf-mia demo app --run FOLDER`.")
+        return
+    gr.Markdown(
+        "Paste the texts of **one user**, one a line. The audit's attack is asked how unusual they are among the users "
+        "that are known to be no members."
+    )
+    with gr.Row():
+        title = gr.Dropdown(titles, value=titles[0], label="Audit", info="The model that was audited, and its run")
+        names = shelf.attacks(titles[0])
+        attack = gr.Dropdown(names, value=names[0], label="Attack", info="How its answers are judged")
+        fpr = gr.Number(0.05, label="False-positive rate", info="The chance that a non-member is called a member")
+    pasted = gr.Textbox(
+        label="Texts of one user, one a line",
+        lines=6,
+        max_lines=12,
+        info=f"At most {limits.texts} texts and {limits.characters:,} characters. They are not stored.",
+    )
+    with gr.Row():
+        for name, content in examples(shelf.runs[titles[0]].folder).items():
+            gr.Button(NAMES.get(name, name), size="sm").click(
+                _giving(content), None, pasted, api_visibility="private", queue=False
+            )
+    ask = gr.Button("Ask", variant="primary")
+    page = gr.HTML(label="Answer", elem_classes="mia-answer")
+    with gr.Accordion("The answer as JSON", open=False):
+        numbers = gr.JSON(label="Answer as JSON")
+
+    def asked(title: str, attack: str, texts: str, fpr: float | None) -> tuple[dict[str, object], str]:
+        """Asks a run's attack about the texts of one user, one a line: the answer as JSON, then as a page of HTML."""
+        return jobs.do(lambda: _asked(shelf, limits, title, attack, texts, fpr))
+
+    title.change(
+        lambda chosen: gr.Dropdown(found := shelf.attacks(chosen), value=found[0]), title, attack,
+        api_visibility="private", queue=False,
+    )  # fmt: skip
+    ask.click(asked, [title, attack, pasted, fpr], [numbers, page], api_name="ask_texts", concurrency_id="ask",
+              show_progress_on=page)  # fmt: skip
+
+
+def _asked(
+    shelf: Shelf, limits: Limits, title: str, attack: str, texts: str, fpr: float | None
+) -> tuple[dict[str, object], str]:
+    rate = rate_of(fpr)
+    found = limits.texts_of(texts)
+    query = shelf.query(title, attack, "text")
+    (answer,) = query.ask([user("you", found)], rate)
+    told: dict[str, object] = {"audit": title, "target": query.run.name, "attack": query.name, "fpr": rate}
+    return told | answer.to_dict(), answer_page(query, answer, rate)
+
+
+def rate_of(fpr: float | None) -> float:
+    """The false-positive rate of a field that may be empty; a ValueError for none."""
+    if fpr is None:
+        raise ValueError("the false-positive rate is empty: write five percent as 0.05.")
+    return float(fpr)
+
+
+def _giving(content: str) -> Callable[[], str]:
+    return lambda: content
+
+
+def run_title(folder: Path) -> str:
+    """What a run that was given at the start is called."""
+    return folder.resolve().name
