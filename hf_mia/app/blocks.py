@@ -16,6 +16,7 @@ from hf_mia.app.shelf import Shelf
 if TYPE_CHECKING:
     import gradio as gr
 
+HEAD = "# Whose data does a model give away?\nMembership inference, asked of a finished audit: evidence, not proof."
 KEPT = 600  # seconds that an upload stays of which nobody asked
 
 
@@ -46,9 +47,7 @@ def page(shelf: Shelf, limits: Limits | None = None) -> gr.Blocks:
     limits = limits or Limits()
     jobs = Jobs(limits)
     with gr.Blocks(title="hf_mia: whose data?", analytics_enabled=False, delete_cache=(KEPT // 10, KEPT)) as blocks:
-        gr.Markdown(
-            "# Whose data does a model give away?\nMembership inference, asked of a finished audit: evidence, not proof."
-        )
+        gr.Markdown(HEAD)
         with gr.Tab("Text"):
             text_tab(shelf, jobs, limits)
         with gr.Tab("Image"):

@@ -60,7 +60,7 @@ class Embedded:
         return self.folder(cache).is_dir()
 
     def build(self, cache: Path) -> Path:
-        """Trains, asks and writes what is missing, and puts the folder in place in one rename. Bars tell how far it is."""
+        """Trains, asks and writes what is missing, and puts the folder in place in one rename, with bars."""
         place = self.folder(cache)
         if not place.is_dir():
             place.parent.mkdir(parents=True, exist_ok=True)

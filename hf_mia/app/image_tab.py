@@ -12,7 +12,7 @@ from hf_mia.app.limits import Jobs, Limits, refusal
 from hf_mia.app.seen import checked_image, views_page
 from hf_mia.app.shelf import Shelf
 from hf_mia.app.shown import answer_page
-from hf_mia.app.text_tab import rate_of
+from hf_mia.app.text_tab import FPR, HOW, rate_of
 from hf_mia.query import Unit
 
 NAMES = {"member": "An image of the training set", "outside": "An image from outside"}
@@ -22,18 +22,16 @@ def image_tab(shelf: Shelf, jobs: Jobs, limits: Limits) -> None:
     """The components and what they do; where no run is about images, a button makes the embedded one first."""
     titles = shelf.titles("image")
     gr.Markdown(
-        "Upload **an image**. The encoder is shown random views of it: crops, shades. It finds the views of an image that it "
-        "was trained on more alike than those of others (Liu et al. 2021)."
+        "Upload **an image**. The encoder is shown random views of it: crops, shades. It finds the views of an image "
+        "that it was trained on more alike than those of others (Liu et al. 2021)."
     )
     prepare = gr.Button(f"Prepare: {IMAGE.title}, a minute or two", visible=not titles)
     with gr.Row():
         names = shelf.attacks(titles[0]) if titles else []
         title = gr.Dropdown(titles, value=titles[0] if titles else None, label="Audit",
                             info="The encoder that was audited, and its run")  # fmt: skip
-        attack = gr.Dropdown(
-            names, value=names[0] if names else None, label="Attack", info="How its answers are judged"
-        )
-        fpr = gr.Number(0.05, label="False-positive rate", info="The chance that a non-member is called a member")
+        attack = gr.Dropdown(names, value=names[0] if names else None, label="Attack", info=HOW)
+        fpr = gr.Number(0.05, label="False-positive rate", info=FPR)
     upload = gr.File(label=f"An image, at most {limits.upload >> 20} MB and {limits.pixels // 10**6} million pixels",
                      file_types=["image"], type="filepath")  # fmt: skip
     with gr.Row():
@@ -49,7 +47,7 @@ def image_tab(shelf: Shelf, jobs: Jobs, limits: Limits) -> None:
             lambda: _asked(shelf, title, attack, checked_image(limits.content(image, "an image file"), limits), fpr)
         )
 
-    def prepared(progress: gr.Progress = gr.Progress(track_tqdm=True)) -> list[object]:
+    def prepared(progress: gr.Progress = gr.Progress(track_tqdm=True)) -> list[object]:  # noqa: ARG001, B008
         """Trains the embedded encoder and its shadow, unless the cache has them, and audits it."""
         if IMAGE.title not in shelf.runs:
             shelf.add(IMAGE.title, IMAGE.build(shelf.cache))

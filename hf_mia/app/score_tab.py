@@ -13,22 +13,24 @@ from hf_mia.membership import flat
 from hf_mia.report import Report
 
 EXAMPLE = "score,member\n0.9,1\n0.8,1\n0.4,1\n0.7,0\n0.3,0\n0.2,0\n0.1,0"
+LIMITS = (
+    "A weak result bounds this attack, not all attacks. Members and non-members that were collected apart may be told "
+    "apart without any model. Intervals cover the sampling of units, not the retraining of the model."
+)
 NAMES = {"auc": "AUC", "accuracy": "accuracy", "precision": "precision", "recall": "recall", "advantage": "advantage"}
 
 
 def score_tab(jobs: Jobs, limits: Limits) -> None:
     """The components and what they do."""
     gr.Markdown(
-        "Upload the scores of an attack on units whose membership you know: a CSV or Parquet file with a column `score` "
-        "(larger: more likely a member) and a column `member` (1 or 0)."
+        "Upload the scores of an attack on units whose membership you know: a CSV or Parquet file with a column "
+        "`score` (larger: more likely a member) and a column `member` (1 or 0)."
     )
     with gr.Row():
         upload = gr.File(label=f"Scores, CSV or Parquet, at most {limits.upload >> 20} MB and {limits.rows:,} rows",
                          file_types=[".csv", ".parquet"], type="filepath")  # fmt: skip
         with gr.Column():
-            fprs = gr.Textbox(
-                "0.01, 0.001", label="False-positive rates", info="At which the true-positive rate is told"
-            )
+            fprs = gr.Textbox("0.01, 0.001", label="False-positive rates", info="Where the TPR is told")
             threshold = gr.Number(None, label="Threshold (optional)", info="Chosen without these units, or left empty")
     judge = gr.Button("Judge", variant="primary")
     page = gr.HTML(label="Figures", elem_classes="mia-answer")
@@ -89,15 +91,14 @@ def card(report: Report) -> str:
         [
             "## Membership inference",
             "",
-            f"An attack's scores on {members:,} training members and {len(report.member) - members:,} non-members, with "
-            f"{100 * report.confidence:g} % intervals.",
+            f"An attack's scores on {members:,} training members and {len(report.member) - members:,} non-members, "
+            f"with {100 * report.confidence:g} % intervals.",
             "",
             "| figure | value |",
             "| --- | --- |",
             *rows,
             "",
-            "A weak result bounds this attack, not all attacks. Members and non-members that were collected apart may be "
-            "told apart without any model. Intervals cover the sampling of units, not the retraining of the model.",
+            LIMITS,
         ]
     )
 

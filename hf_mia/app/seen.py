@@ -63,8 +63,8 @@ def views_page(query: Query, content: bytes) -> str:
     with DRAWING:
         alike = drawn(matrix_figure({"this image": matrix(pairs)}, "cosine similarity"), told)
     return (
-        f"<h3>The views that the encoder is shown</h3><p class='mia-note'>The first {len(views)} of {probe.n}, at the size "
-        f"at which it sees them.</p><div class='mia-views'>{pictures}</div><p>{told}</p>{alike}"
+        f"<h3>The views that the encoder is shown</h3><p class='mia-note'>The first {len(views)} of {probe.n}, at the "
+        f"size at which it sees them.</p><div class='mia-views'>{pictures}</div><p>{told}</p>{alike}"
     )
 
 

@@ -34,7 +34,8 @@ def verdict(answer: Answer, fpr: float) -> str:
     at = "" if answer.verdict == "n/a" else f" at a false-positive rate of {fpr:g}"
     kind = answer.verdict.replace("/", "").replace(" ", "-")
     head = f"<p class='mia-verdict mia-{kind}'><span aria-hidden='true'>{MARKS[answer.verdict]}</span> "
-    return f"{head}<strong>{_(answer.verdict.capitalize() if answer.verdict != 'n/a' else 'n/a')}</strong>{_(at)}</p><p>{_(answer.why)}</p>"
+    told = answer.verdict if answer.verdict == "n/a" else answer.verdict.capitalize()
+    return f"{head}<strong>{_(told)}</strong>{_(at)}</p><p>{_(answer.why)}</p>"
 
 
 def facts(query: Query, answer: Answer) -> str:
@@ -92,6 +93,7 @@ def spoken(answer: Answer) -> str:
 
 
 def foot(query: Query) -> str:
+    """Whom and what the answer is about."""
     return (
         f"<p class='mia-note'>Asked of {_(query.run.name)} by {_(query.name)}: evidence, not proof, about this model "
         "and this attack.</p>"
@@ -105,7 +107,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], caption: str) 
         f"<tr><th scope='row'>{_(first)}</th>{''.join(f'<td>{_(one)}</td>' for one in rest)}</tr>"
         for first, *rest in rows
     )
-    return f"<table class='mia-table'><caption>{_(caption)}</caption><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    head = f"<caption>{_(caption)}</caption><thead><tr>{top}</tr></thead>"
+    return f"<table class='mia-table'>{head}<tbody>{body}</tbody></table>"
 
 
 def _p(answer: Answer) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import gradio as gr
 
@@ -13,6 +12,7 @@ from hf_mia.app.shelf import Shelf
 from hf_mia.app.shown import answer_page
 from hf_mia.query import user
 
+HOW, FPR = "How its answers are judged", "The chance that a non-member is called a member"
 NAMES = {"member": "Texts of a member", "outside": "Texts of somebody outside"}
 
 
@@ -29,8 +29,8 @@ def text_tab(shelf: Shelf, jobs: Jobs, limits: Limits) -> None:
     with gr.Row():
         title = gr.Dropdown(titles, value=titles[0], label="Audit", info="The model that was audited, and its run")
         names = shelf.attacks(titles[0])
-        attack = gr.Dropdown(names, value=names[0], label="Attack", info="How its answers are judged")
-        fpr = gr.Number(0.05, label="False-positive rate", info="The chance that a non-member is called a member")
+        attack = gr.Dropdown(names, value=names[0], label="Attack", info=HOW)
+        fpr = gr.Number(0.05, label="False-positive rate", info=FPR)
     pasted = gr.Textbox(
         label="Texts of one user, one a line",
         lines=6,
@@ -79,8 +79,3 @@ def rate_of(fpr: float | None) -> float:
 
 def _giving(content: str) -> Callable[[], str]:
     return lambda: content
-
-
-def run_title(folder: Path) -> str:
-    """What a run that was given at the start is called."""
-    return folder.resolve().name

@@ -21,7 +21,7 @@ UNPACKED = 1 << 26  # bytes of a Parquet file's two columns in memory
 def scores_of(upload: str | None, limits: Limits) -> tuple[Floats, Bools]:
     """Scores (U,) float64 and membership (U,) of a CSV or Parquet file with columns `score` and `member`.
 
-    ValueError for another kind of file, a column that is missing, holds no numbers or has empty rows, and too many rows.
+    ValueError for another kind of file, a column that is missing, holds no numbers or empty rows, and too many rows.
     """
     content = limits.content(upload, "a CSV or Parquet file with columns `score` and `member`")
     found = _table(content, limits)
