@@ -28,9 +28,11 @@ def image_tab(shelf: Shelf, jobs: Jobs, limits: Limits) -> None:
     prepare = gr.Button(f"Prepare: {IMAGE.title}, a minute or two", visible=not titles)
     with gr.Row():
         names = shelf.attacks(titles[0]) if titles else []
-        title = gr.Dropdown(titles, value=titles[0] if titles else None, label="Audit",
+        title = gr.Dropdown(titles, value=titles[0] if titles else None, label="Audit", allow_custom_value=True,
                             info="The encoder that was audited, and its run")  # fmt: skip
-        attack = gr.Dropdown(names, value=names[0] if names else None, label="Attack", info=HOW)
+        attack = gr.Dropdown(
+            names, value=names[0] if names else None, label="Attack", allow_custom_value=True, info=HOW
+        )
         fpr = gr.Number(0.05, label="False-positive rate", info=FPR)
     upload = gr.File(label=f"An image, at most {limits.upload >> 20} MB and {limits.pixels // 10**6} million pixels",
                      file_types=["image"], type="filepath")  # fmt: skip

@@ -27,9 +27,15 @@ def text_tab(shelf: Shelf, jobs: Jobs, limits: Limits) -> None:
         "that are known to be no members."
     )
     with gr.Row():
-        title = gr.Dropdown(titles, value=titles[0], label="Audit", info="The model that was audited, and its run")
+        title = gr.Dropdown(
+            titles,
+            value=titles[0],
+            label="Audit",
+            allow_custom_value=True,
+            info="The model that was audited, and its run",
+        )
         names = shelf.attacks(titles[0])
-        attack = gr.Dropdown(names, value=names[0], label="Attack", info=HOW)
+        attack = gr.Dropdown(names, value=names[0], label="Attack", allow_custom_value=True, info=HOW)
         fpr = gr.Number(0.05, label="False-positive rate", info=FPR)
     pasted = gr.Textbox(
         label="Texts of one user, one a line",
