@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,19 +21,24 @@ import yaml
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
+from datasets import Dataset
 from gradio_client import Client, handle_file
 
 from hf_mia.app.blocks import filled, launched, page
 from hf_mia.app.embedded import IMAGE, Embedded, examples, pictures
+from hf_mia.app.hub_model import checked_id
 from hf_mia.app.limits import Jobs, Limits
 from hf_mia.app.shelf import Shelf
 from hf_mia.app.shown import spoken
 from hf_mia.app.uploads import scores_of
 from hf_mia.experiment import experiment
 from hf_mia.membership import membership_inference
+from hf_mia.models import language_model
 from hf_mia.opened import opened
+from hf_mia.probes import Tokens
 from hf_mia.query import Answer, picture, query, user
-from hf_mia.words import Word
+from hf_mia.runner import answers_of
+from hf_mia.words import Word, words
 
 LIMITS = Limits(characters=2000, texts=20, upload=1 << 20, rows=1000, pixels=10_000, seconds=240)
 TEXTS = ["w001 w002 w003", "w004 <b>w005</b> w006"]
@@ -261,6 +267,45 @@ def test_ranks_are_told_by_more_than_colour() -> None:
         mark = "" if word.known else "?"
         assert f"mia-r{band}' title='{word.rank} words were likelier" in shown
         assert f">{word.text}{mark}<small>{word.rank}</small>" in shown
+
+
+# A model on the Hub
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../x", "a/../b", "https://x/y", "gpt2", "", "a/b/c", "tests/conftest.py"]
+)
+def test_only_a_hub_id_names_a_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    with pytest.raises(ValueError, match="must be a Hub id of the form org/name"):
+        checked_id(name)
+
+
+def test_a_model_on_the_hub_ranks_words(gpt2_folder: Path, tmp_path: Path) -> None:
+    """As the same model does from its folder; nothing stays on the disk, and what is not there is one sentence."""
+    code = """
+import json
+from hf_mia.app.hub_model import Fetched
+fetched = Fetched()
+found = [a.to_dict() for a in fetched.said("org/tiny", ["w001 w002 w003", "w004"])]
+try:
+    fetched.said("org/none", ["w001"])
+except ValueError as error:
+    print(json.dumps([found, str(error)]))
+"""
+    with hub.serving() as served:
+        served.add("models/org/tiny", gpt2_folder)
+        (tmp_path / "home").mkdir()
+        (tmp_path / "tmp").mkdir()
+        said = served.python(code, tmp_path / "home", TMPDIR=str(tmp_path / "tmp")).splitlines()[-1]
+    answers, message = json.loads(said)
+    model = language_model(gpt2_folder)
+    texts = Dataset.from_dict({"text": ["w001 w002 w003", "w004"]})
+    expected = words(model, texts["text"], list(answers_of(model.load(), model.collate, Tokens(), texts)))
+    assert [[w["rank"] for w in answer["words"]] for answer in answers] == [[w.rank for w in one] for one in expected]
+    assert {answer["verdict"] for answer in answers} == {"n/a"}
+    assert "'org/none' could not be fetched from the Hub" in message
+    assert not [path for path in files(tmp_path) if path.suffix == ".safetensors"]
 
 
 # The embedded audits

@@ -107,9 +107,10 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "words": {"core", "models"},
     "query": {"askable", "calibration", "config", "core", "exposure", "keys", "learnt", "opened", "runner"}
     | {"units", "words"},
-    "app": {"app", "askable", "calibration", "config", "console", "core", "demo", "estimates", "experiment", "figures"}
-    | {"folder", "images", "keeping", "keys", "membership", "opened", "plan", "portraits", "query", "recipes", "report"}
-    | {"run", "runner", "setting", "signals", "texts", "units", "views", "words"},
+    "app": {"app", "askable", "calibration", "checkpoints", "config", "console", "core", "demo", "estimates"}
+    | {"experiment", "figures", "folder", "images", "keeping", "keys", "membership", "models", "opened", "plan"}
+    | {"portraits", "probes", "query", "recipes", "report", "run", "runner", "setting", "signals", "texts", "units"}
+    | {"views", "words"},
     "query_cli": {"data", "query", "texts", "words"},
     "inference": set(),
     "versions": {"collate", "core", "models", "probes"},

@@ -30,7 +30,8 @@ DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 WAIT = 120_000  # milliseconds, for a busy machine
 COLOURS = """word => {
     let ground = word;
-    while (ground && /, 0\\)$|transparent/.test(getComputedStyle(ground).backgroundColor)) ground = ground.parentElement;
+    const clear = one => /, 0\\)$|transparent/.test(getComputedStyle(one).backgroundColor);
+    while (ground && clear(ground)) ground = ground.parentElement;
     return [getComputedStyle(word).color, ground ? getComputedStyle(ground).backgroundColor : 'rgb(255, 255, 255)'];
 }"""
 SHOTS = os.environ.get("HF_MIA_SCREENSHOTS")  # a folder to look at

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import gradio as gr
 
 from hf_mia.app.embedded import examples
+from hf_mia.app.hub_model import Fetched
 from hf_mia.app.limits import Jobs, Limits
 from hf_mia.app.shelf import Shelf
-from hf_mia.app.shown import answer_page
+from hf_mia.app.shown import answer_page, spoken
 from hf_mia.query import user
 
 HOW, FPR = "How its answers are judged", "The chance that a non-member is called a member"
@@ -57,12 +59,40 @@ def text_tab(shelf: Shelf, jobs: Jobs, limits: Limits) -> None:
         """Asks a run's attack about the texts of one user, one a line: the answer as JSON, then as a page of HTML."""
         return jobs.do(lambda: _asked(shelf, limits, title, attack, texts, fpr))
 
+    _hub(jobs, limits, pasted)
     title.change(
         lambda chosen: gr.Dropdown(found := shelf.attacks(chosen), value=found[0]), title, attack,
         api_visibility="private", queue=False,
     )  # fmt: skip
     ask.click(asked, [title, attack, pasted, fpr], [numbers, page], api_name="ask_texts", concurrency_id="ask",
               show_progress_on=page)  # fmt: skip
+
+
+def _hub(jobs: Jobs, limits: Limits, pasted: gr.Textbox) -> None:
+    """The ranks of the same texts' words by a model on the Hub; nothing where the Hub is out of reach."""
+    from huggingface_hub.constants import is_offline_mode
+
+    if is_offline_mode():
+        return
+    fetched = Fetched()
+    with gr.Accordion("A model on the Hub: the ranks of these words, and no verdict", open=False):
+        name = gr.Textbox(label="Model", info="A language model's id, such as org/name, of at most a gigabyte")
+        ranks = gr.Button("Show ranks")
+        page = gr.HTML(label="Ranks", elem_classes="mia-answer")
+        numbers = gr.JSON(label="Ranks as JSON", visible=False)
+
+    def ranked(model: str, texts: str) -> tuple[list[dict[str, object]], str]:
+        """Asks a model on the Hub for the rank of each word of texts, one a line: as JSON, then as a page of HTML."""
+        return jobs.do(lambda: _ranked(fetched, limits, model, texts))
+
+    ranks.click(ranked, [name, pasted], [numbers, page], api_name="rank_words", concurrency_id="ask",
+                show_progress_on=page)  # fmt: skip
+
+
+def _ranked(fetched: Fetched, limits: Limits, model: str, texts: str) -> tuple[list[dict[str, object]], str]:
+    answers = fetched.said(model, limits.texts_of(texts))
+    shown = f"<p class='mia-note'>{answers[0].why}</p>{spoken(replace(answers[0], words=(), records=tuple(answers)))}"
+    return [answer.to_dict() for answer in answers], shown
 
 
 def _asked(
