@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
 HEAD = "# Whose data does a model give away?\nMembership inference, asked of a finished audit: evidence, not proof."
+FONTS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # none is fetched from elsewhere
 KEPT = 600  # seconds that an upload stays of which nobody asked
 
 
@@ -86,8 +87,8 @@ def launched(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, wai
     import gradio as gr
 
     _, url, _ = blocks.launch(
-        server_name=host, server_port=port, theme=gr.themes.Soft(), css=style(), max_file_size=limits.upload,
-        prevent_thread_lock=not wait, footer_links=["api"], quiet=not wait, run_history=False,
+        server_name=host, server_port=port, theme=gr.themes.Soft(font=FONTS, font_mono=MONO), css=style(),
+        max_file_size=limits.upload, prevent_thread_lock=not wait, footer_links=["api"], quiet=not wait, run_history=False,
     )  # fmt: skip
     return str(url)
 

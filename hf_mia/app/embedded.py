@@ -22,6 +22,7 @@ from hf_mia.demo import ENCODER, RIVALS
 from hf_mia.experiment import mapping
 from hf_mia.images import Images
 from hf_mia.keys import content_key, image_content
+from hf_mia.papers import PAPERS
 from hf_mia.plan import Experiment, Shadows, Users
 from hf_mia.recipes.language import Recurrent
 from hf_mia.setting import Setting
@@ -30,11 +31,13 @@ from hf_mia.units import of_units
 
 EXAMPLES = "examples"
 
+ATTACKS = ("reference", "auditmi-relative", "auditmi", "mean-rank")
 NEXT_WORD = Experiment(
     data=Texts(users=164),
     split=Users(members=40),
     target=Recurrent(epochs=12, vocabulary=1000, embedding=32, hidden=64, batch=10),
     shadows=Shadows(count=2),
+    attacks={name: PAPERS[name] for name in ATTACKS},
 )
 DIGITS = Experiment(
     data=Images(),
