@@ -79,7 +79,9 @@ def start(
     limits = limits or Limits()
     with tempfile.TemporaryDirectory(prefix="hf_mia-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        launched(page(filled(runs, cache), limits), limits, host, port)
+        shelf = filled(runs, cache)
+        shelf.warm()
+        launched(page(shelf, limits), limits, host, port)
 
 
 def launched(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, wait: bool = True) -> str:
@@ -87,10 +89,21 @@ def launched(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, wai
     import gradio as gr
 
     _, url, _ = blocks.launch(
-        server_name=host, server_port=port, theme=gr.themes.Soft(font=FONTS, font_mono=MONO), css=style(),
-        max_file_size=limits.upload, prevent_thread_lock=not wait, footer_links=["api"], quiet=not wait, run_history=False,
+        server_name=host, server_port=port, theme=theme(), css=style(), max_file_size=limits.upload,
+        prevent_thread_lock=not wait, footer_links=["api"], quiet=not wait, run_history=False,
     )  # fmt: skip
     return str(url)
+
+
+def theme() -> gr.themes.Soft:
+    """Gradio's soft theme with fonts of the visitor's own machine, and text that contrasts enough in light and dark."""
+    import gradio as gr
+
+    text = {"body_text_color_subdued": "*neutral_600", "block_info_text_color": "*neutral_600"}
+    text |= {f"{name}_dark": "*neutral_300" for name in text}
+    fill = {f"button_primary_background_fill{end}": "*primary_600" for end in ("", "_dark")}
+    hover = {f"button_primary_background_fill_hover{end}": "*primary_700" for end in ("", "_dark")}
+    return gr.themes.Soft(font=FONTS, font_mono=MONO).set(**text, **fill, **hover)
 
 
 def style() -> str:

@@ -14,7 +14,7 @@ from hf_mia.askable import obstacles
 from hf_mia.config import check_name
 from hf_mia.core import Model
 from hf_mia.opened import Run, opened
-from hf_mia.query import Query, query
+from hf_mia.query import Query, query, user
 
 
 @dataclass
@@ -49,6 +49,11 @@ class Shelf:
             if (title, name) not in self._fitted:
                 self._fitted[title, name] = _resident(query(self._run(title), name, cache=self.cache))
             return self._fitted[title, name]
+
+    def warm(self) -> None:
+        """Ask the first run about texts once, so that the first visitor need not wait for imports and weights."""
+        for title in self.titles("text")[:1]:
+            self.query(title, None, "text").ask([user("nobody", ["the"])])
 
     def _run(self, title: str) -> Run:
         check_name(title, self.runs, "audit")
