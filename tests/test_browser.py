@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -39,7 +38,7 @@ SHOTS = os.environ.get("HF_MIA_SCREENSHOTS")  # a folder to look at
 
 @pytest.fixture(scope="module")
 def address(run_folder: Path, image_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`hf-mia demo app` in a process of its own, until Ctrl-C."""
+    """`hf-mia demo app` in a process of its own, until it is stopped as a container is."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -53,7 +52,7 @@ def address(run_folder: Path, image_run: Path, tmp_path_factory: pytest.TempPath
         _wait(f"http://127.0.0.1:{port}/", server, folder / "log")
         yield f"http://127.0.0.1:{port}/"
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()
         server.wait(timeout=60)
     assert not list(folder.glob("hf_mia-app-*")), "what visitors sent is removed at the end"
     assert "Traceback" not in (folder / "log").read_text()

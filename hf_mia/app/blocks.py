@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
@@ -63,7 +64,7 @@ def page(shelf: Shelf, limits: Limits | None = None) -> gr.Blocks:
 def start(
     runs: Sequence[Path], cache: Path, host: str = "127.0.0.1", port: int | None = None, limits: Limits | None = None
 ) -> None:
-    """Opens the runs, builds what is missing, and serves the page until Ctrl-C; ValueError for a folder that is no run.
+    """Opens the runs, builds what is missing, and serves the page until Ctrl-C or SIGTERM; ValueError for a folder that is no run.
 
     Uploads are in a temporary folder of this process, which is removed at the end. ImportError's place is taken by a
     ValueError that names the extra.
@@ -77,6 +78,7 @@ def start(
     quiet()
     torch.set_num_threads(1)  # two small questions at once are faster than one on two threads
     limits = limits or Limits()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container is stopped so: it ends as by Ctrl-C
     with tempfile.TemporaryDirectory(prefix="hf_mia-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         shelf = filled(runs, cache)
@@ -86,8 +88,6 @@ def start(
 
 def launched(blocks: gr.Blocks, limits: Limits, host: str, port: int | None, wait: bool = True) -> str:
     """Launches blocks with style and limits; the address. Without `wait` the server goes on in a thread."""
-    import gradio as gr
-
     _, url, _ = blocks.launch(
         server_name=host, server_port=port, theme=theme(), css=style(), max_file_size=limits.upload,
         prevent_thread_lock=not wait, footer_links=["api"], quiet=not wait, run_history=False,
