@@ -64,10 +64,10 @@ def page(shelf: Shelf, limits: Limits | None = None) -> gr.Blocks:
 def start(
     runs: Sequence[Path], cache: Path, host: str = "127.0.0.1", port: int | None = None, limits: Limits | None = None
 ) -> None:
-    """Opens the runs, builds what is missing, and serves the page until Ctrl-C or SIGTERM; ValueError for a folder that is no run.
+    """Opens the runs, builds what is missing, and serves the page until Ctrl-C or SIGTERM.
 
-    Uploads are in a temporary folder of this process, which is removed at the end. ImportError's place is taken by a
-    ValueError that names the extra.
+    Uploads are in a temporary folder of this process, which is removed at the end. ValueError for a folder that is no
+    run, and where Gradio is not installed.
     """
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("the page needs Gradio, which is not installed: pip install 'hf_mia[app]'.")
