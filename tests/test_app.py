@@ -121,7 +121,7 @@ def test_members_stand_out_on_the_page(visited: Visited, overfitted: worlds.Worl
         (("words", "auditmi", "w001", 5), "write five percent as 0.05"),
         (("words", "auditmi", "w001", None), "The false-positive rate is empty"),
         (("words", "auditmy", "w001", 0.1), "did you mean 'auditmi'"),
-        (("wods", "auditmi", "w001", 0.1), "'wods' is no audit of texts, did you mean 'words'"),
+        (("wods", "auditmi", "w001", 0.1), "'wods' is no audit of texts: did you mean 'words'"),
         (("pictures", "encodermi-t", "w001", 0.1), "'pictures' is no audit of texts"),
         (("/etc", "auditmi", "w001", 0.1), "'/etc' is no audit of texts"),
     ],
