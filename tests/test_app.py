@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import worlds
-import yaml
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
@@ -25,13 +24,13 @@ from datasets import Dataset
 from gradio_client import Client, handle_file
 
 from hf_mia.app.blocks import filled, launched, page
-from hf_mia.app.embedded import IMAGE, Embedded, examples, pictures
+from hf_mia.app.embedded import IMAGE, TEXT, Embedded, examples, pictures
 from hf_mia.app.hub_model import checked_id
 from hf_mia.app.limits import Jobs, Limits
 from hf_mia.app.shelf import Shelf
 from hf_mia.app.shown import spoken
 from hf_mia.app.uploads import scores_of
-from hf_mia.experiment import experiment
+from hf_mia.experiment import experiment, mapping
 from hf_mia.membership import membership_inference
 from hf_mia.models import language_model
 from hf_mia.opened import opened
@@ -342,11 +341,15 @@ def test_a_run_given_takes_the_place_of_the_embedded_one(run_folder: Path, image
         filled([tmp_path / "nothing"], tmp_path)
 
 
-def test_the_embedded_encoder_brings_images_along() -> None:
-    config = yaml.safe_dump(worlds.image_config(Path("x"), 8, 0))
-    assert "images" in config
-    assert IMAGE.experiment.data.columns == ("image",)
-    assert pictures(Path("nowhere")) == {}
+@pytest.mark.parametrize("one", [TEXT, IMAGE], ids=lambda one: one.title)
+def test_an_embedded_config_is_the_same_once_it_is_read_back(one: Embedded) -> None:
+    again = experiment(mapping(one.experiment))
+    assert again == one.experiment
+    assert list(again.attacks) == list(one.experiment.attacks)  # the first is what the page asks first
+
+
+def test_a_folder_that_another_audit_wrote_brings_no_examples(run_folder: Path) -> None:
+    assert examples(run_folder) == pictures(run_folder) == {}
 
 
 # Many at once

@@ -19,7 +19,7 @@ import yaml
 
 from hf_mia.core import Pool
 from hf_mia.demo import ENCODER, RIVALS
-from hf_mia.experiment import mapping
+from hf_mia.experiment import label, mapping
 from hf_mia.images import Images
 from hf_mia.keys import content_key, image_content
 from hf_mia.papers import PAPERS
@@ -44,7 +44,7 @@ DIGITS = Experiment(
     split=Users(members=64),
     target=replace(ENCODER.target, epochs=200),
     shadows=Shadows(count=1),
-    attacks={name: RIVALS[name] for name in ("encodermi-t", "encodermi-v", "encodermi-s")},
+    attacks={label(name, RIVALS[name]): RIVALS[name] for name in ("encodermi-t", "encodermi-v", "encodermi-s")},
 )
 
 
