@@ -265,7 +265,7 @@ def test_an_error_of_the_server_tells_nothing_of_it() -> None:
 def test_ranks_are_told_by_more_than_colour() -> None:
     said = tuple(Word(f"w{rank}", rank, -1.0, True, rank != 500) for rank in (0, 9, 10, 99, 100, 500))
     shown = spoken(Answer("you", "n/a", "", 1, words=said))
-    for word, band in zip(said, (0, 1, 2, 2, 3, 3), strict=True):
+    for word, band in zip(said, (0, 1, 2, 2, 3, 4), strict=True):
         mark = "" if word.known else "?"
         assert f"mia-r{band}' title='{word.rank} words were likelier" in shown
         assert f">{word.text}{mark}<small>{word.rank}</small>" in shown

@@ -79,8 +79,8 @@ class Embedded:
         return place
 
 
-TEXT = Embedded("Next-word model of docstrings (embedded)", NEXT_WORD)
-IMAGE = Embedded("Encoder of handwritten digits (embedded)", DIGITS)
+TEXT = Embedded("Docstrings, next-word model", NEXT_WORD)
+IMAGE = Embedded("Digits, encoder", DIGITS)
 
 
 def _play(experiment: Experiment, folder: Path, cache: Path) -> None:

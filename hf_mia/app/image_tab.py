@@ -25,7 +25,7 @@ def image_tab(shelf: Shelf, jobs: Jobs, limits: Limits) -> None:
         "Upload **an image**. The encoder is shown random views of it: crops, shades. It finds the views of an image "
         "that it was trained on more alike than those of others (Liu et al. 2021)."
     )
-    prepare = gr.Button(f"Prepare: {IMAGE.title}, a minute or two", visible=not titles)
+    prepare = gr.Button(f"Prepare the audit “{IMAGE.title}”: a minute or two", visible=not titles)
     with gr.Row():
         names = shelf.attacks(titles[0]) if titles else []
         title = gr.Dropdown(titles, value=titles[0] if titles else None, label="Audit", allow_custom_value=True,

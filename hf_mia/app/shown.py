@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BANDS = ((1, "first guess"), (10, "among its first 10"), (100, "among its first 100"))  # ranks below, and their meaning
-REST = "further down"
+REST, UNKNOWN = "further down", "unknown to the model?"
 MARKS = {"consistent with membership": "▲", "not distinguishable": "●", "n/a": "–"}
 DRAWING = Lock()  # matplotlib parses the text of axes in one place for all threads
-SHOWN = 50  # texts of one question whose words are shown
+SHOWN, OPEN = 50, 5  # texts of one question whose words are shown, and shown at once
 
 
 def answer_page(query: Query, answer: Answer, fpr: float) -> str:
@@ -80,16 +80,21 @@ def spoken(answer: Answer) -> str:
     said = [one for one in (answer.records or (answer,)) if one.words]
     if not said:
         return ""
-    legend = "".join(f"<li><span class='mia-word mia-r{i}'>{_(name)}</span></li>" for i, (_most, name) in enumerate(
-        (*BANDS, (None, REST))))  # fmt: skip
+    names = [*(name for _, name in BANDS), REST, UNKNOWN]
+    legend = "".join(f"<li><span class='mia-word mia-r{i}'>{_(name)}</span></li>" for i, name in enumerate(names))
     head = (
         "<h3>The rank of each word</h3><p class='mia-note'>Under each word stands how many words the model found "
-        "likelier in its place: 0 is its first guess. A “?” marks a word that it does not know.</p>"
+        "likelier in its place: 0 is its first guess. Of a word that it does not know, the rank is that of all unknown words "
+        "together.</p>"
         f"<ul class='mia-legend' aria-label='Legend'>{legend}</ul>"
     )
     lines = [f"<li>{_p(one)}<div class='mia-words'>{''.join(map(_word, one.words))}</div></li>" for one in said[:SHOWN]]
+    first = f"<ol class='mia-texts'>{''.join(lines[:OPEN])}</ol>"
     more = f"<p class='mia-note'>The first {SHOWN} of {len(said)} texts.</p>" if len(said) > SHOWN else ""
-    return f"{head}<ol class='mia-texts'>{''.join(lines)}</ol>{more}"
+    if not lines[OPEN:]:
+        return head + first
+    rest = f"<ol class='mia-texts' start='{OPEN + 1}'>{''.join(lines[OPEN:])}</ol>{more}"
+    return f"{head}{first}<details><summary>{len(lines) - OPEN} more texts</summary>{rest}</details>"
 
 
 def foot(query: Query) -> str:
@@ -117,7 +122,8 @@ def _p(answer: Answer) -> str:
 
 
 def _word(word: Word) -> str:
-    band = next((i for i, (most, _) in enumerate(BANDS) if word.rank < most), len(BANDS))
+    ranked = next((i for i, (most, _name) in enumerate(BANDS) if word.rank < most), len(BANDS))
+    band = ranked if word.known else len(BANDS) + 1
     told = f"{word.rank:,} words were likelier; log-probability {word.logprob:.2f} nats"
     told += "" if word.known else "; the model does not know this word"
     shown = _(word.text) + ("" if word.known else "?")
