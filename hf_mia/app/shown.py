@@ -84,8 +84,8 @@ def spoken(answer: Answer) -> str:
     legend = "".join(f"<li><span class='mia-word mia-r{i}'>{_(name)}</span></li>" for i, name in enumerate(names))
     head = (
         "<h3>The rank of each word</h3><p class='mia-note'>Under each word stands how many words the model found "
-        "likelier in its place: 0 is its first guess. Of a word that it does not know, the rank is that of all unknown words "
-        "together.</p>"
+        "likelier in its place: 0 is its first guess. Of a word that it does not know, the rank is that of all "
+        "unknown words together.</p>"
         f"<ul class='mia-legend' aria-label='Legend'>{legend}</ul>"
     )
     lines = [f"<li>{_p(one)}<div class='mia-words'>{''.join(map(_word, one.words))}</div></li>" for one in said[:SHOWN]]
