@@ -185,7 +185,7 @@ def test_scores_are_judged_as_by_the_metric(visited: Visited, tmp_path: Path, ki
     rng = np.random.default_rng(0)
     member = [int(i % 2) for i in range(200)]
     scores = [float(x) for x in rng.normal(np.array(member), 1)]
-    found, shown, card = visited.judge(handle_file(table(tmp_path, kind, scores, member)), "0.1, 0.001", 0.5)
+    found, shown, card = visited.judge(handle_file(table(tmp_path, kind, scores, member)), "0.1, 0.001", "0.5")
     assert found == pytest.approx(membership_inference(scores, member, [0.1, 0.001], threshold=0.5))
     assert shown.count("data:image/svg+xml") == 2
     assert "<td>n/a</td>" in shown  # a rate below 1 / 100
@@ -216,14 +216,23 @@ def test_wrong_scores_get_the_librarys_message(
 ) -> None:
     (tmp_path / "scores.csv").write_bytes(content)
     with pytest.raises(Exception, match=message):
-        visited.judge(handle_file(str(tmp_path / "scores.csv")), fprs, None)
+        visited.judge(handle_file(str(tmp_path / "scores.csv")), fprs, "")
     assert left(visited) == []
+
+
+def test_without_a_threshold_nothing_is_told_at_one(visited: Visited, tmp_path: Path) -> None:
+    path = table(tmp_path, "csv", [0.9, 0.1, 0.8, -0.2], [1, 0, 1, 0])
+    found, _, card = visited.judge(handle_file(path), "0.5", " ")
+    assert "threshold" not in found
+    assert "accuracy" not in card
+    with pytest.raises(Exception, match="The threshold must be a number, or empty, but is 'x'"):
+        visited.judge(handle_file(path), "0.5", "x")
 
 
 def test_a_file_that_is_too_large_is_refused_by_the_server(visited: Visited, tmp_path: Path) -> None:
     (tmp_path / "scores.csv").write_bytes(b"0" * (LIMITS.upload + 1))
     with pytest.raises(Exception, match=r"(?i)size|large|413"):
-        visited.judge(handle_file(str(tmp_path / "scores.csv")), "0.1", None)
+        visited.judge(handle_file(str(tmp_path / "scores.csv")), "0.1", "")
     assert left(visited) == []
 
 
@@ -232,7 +241,7 @@ def test_the_servers_own_files_are_out_of_reach(visited: Visited, tmp_path: Path
     given = {"path": str(tmp_path / "secret.csv"), "meta": {"_type": "gradio.FileData"}, "orig_name": "secret.csv"}
     import httpx
 
-    asked = {"data": [given, "0.1", None]}
+    asked = {"data": [given, "0.1", ""]}
     started = httpx.post(f"{visited.url}gradio_api/call/judge_scores", json=asked, timeout=60)
     if started.status_code == 200:
         event = started.json()["event_id"]

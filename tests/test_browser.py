@@ -194,6 +194,9 @@ def test_scores_get_figures_and_a_card(visit: Page, tmp_path: Path) -> None:
     visit.get_by_role("button", name="Judge").click()
     expect(visit.locator(".mia-table:visible")).to_contain_text("AUC")
     expect(visit.locator(".mia-table:visible")).to_contain_text("200 members, 200 non-members")
+    expect(visit.locator(".mia-table:visible")).to_contain_text(
+        re.compile("accuracy\\s*n/a")
+    )  # an empty threshold is none
     expect(visit.locator(".cm-content:visible")).to_contain_text("## Membership inference")
     shot(visit, "scores-desktop-light")
 

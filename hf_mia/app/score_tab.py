@@ -31,14 +31,16 @@ def score_tab(jobs: Jobs, limits: Limits) -> None:
                          file_types=[".csv", ".parquet"], type="filepath")  # fmt: skip
         with gr.Column():
             fprs = gr.Textbox("0.01, 0.001", label="False-positive rates", info="Where the TPR is told")
-            threshold = gr.Number(None, label="Threshold (optional)", info="Chosen without these units, or left empty")
+            threshold = gr.Textbox(label="Threshold (optional)", info="Chosen without these units, or left empty")
     judge = gr.Button("Judge", variant="primary")
     page = gr.HTML(label="Figures", elem_classes="mia-answer")
-    card = gr.Code(label="For a model card (Markdown)", language="markdown", lines=4, interactive=False)
+    card = gr.Code(
+        label="For a model card (Markdown)", language="markdown", lines=4, wrap_lines=True, interactive=False
+    )
     with gr.Accordion("The figures as JSON", open=False):
         numbers = gr.JSON(label="Figures as JSON")
 
-    def judged(upload: str | None, fprs: str, threshold: float | None) -> tuple[dict[str, float], str, str]:
+    def judged(upload: str | None, fprs: str, threshold: str | None) -> tuple[dict[str, float], str, str]:
         """Judges scores: the figures with their intervals as JSON, as a page of HTML, and as text for a model card."""
         return jobs.do(lambda: _judged(limits, upload, fprs, threshold))
 
@@ -46,12 +48,10 @@ def score_tab(jobs: Jobs, limits: Limits) -> None:
                 show_progress_on=page)  # fmt: skip
 
 
-def _judged(
-    limits: Limits, upload: str | None, fprs: str, threshold: float | None
-) -> tuple[dict[str, float], str, str]:
+def _judged(limits: Limits, upload: str | None, fprs: str, threshold: str | None) -> tuple[dict[str, float], str, str]:
     scores, member = scores_of(upload, limits)
     units = tuple(map(str, range(len(scores))))
-    report = Report("uploaded scores", scores, member, units, threshold, rates_of(fprs))
+    report = Report("uploaded scores", scores, member, units, threshold_of(threshold), rates_of(fprs))
     return flat(report), page(report), card(report)
 
 
@@ -66,6 +66,14 @@ def rates_of(text: str) -> tuple[float, ...]:
     if not found or len(found) > 8:
         raise ValueError(f"there must be 1 to 8 false-positive rates, such as 0.01, but there are {len(found)}.")
     return tuple(found)
+
+
+def threshold_of(text: str | None) -> float | None:
+    """A threshold, or None where the field is empty; a ValueError for what is no number."""
+    try:
+        return float(text) if text and text.strip() else None
+    except ValueError:
+        raise ValueError(f"the threshold must be a number, or empty, but is {text!r}.") from None
 
 
 def page(report: Report) -> str:
