@@ -17,19 +17,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import worlds
+import yaml
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from datasets import Dataset
 from gradio_client import Client, handle_file
+from typer.testing import CliRunner
 
-from hf_mia.app.blocks import filled, launched, page
+from hf_mia.app.blocks import filled, launched, page, start
 from hf_mia.app.embedded import IMAGE, TEXT, Embedded, examples, pictures
 from hf_mia.app.hub_model import checked_id
 from hf_mia.app.limits import Jobs, Limits
 from hf_mia.app.shelf import Shelf
 from hf_mia.app.shown import spoken
 from hf_mia.app.uploads import scores_of
+from hf_mia.cli import app
 from hf_mia.experiment import experiment, mapping
 from hf_mia.membership import membership_inference
 from hf_mia.models import language_model
@@ -364,6 +367,33 @@ def test_an_embedded_config_is_the_same_once_it_is_read_back(one: Embedded) -> N
 
 def test_a_folder_that_another_audit_wrote_brings_no_examples(run_folder: Path) -> None:
     assert examples(run_folder) == pictures(run_folder) == {}
+
+
+# The Space and the command
+
+
+def test_the_space_is_a_few_lines_over_the_package() -> None:
+    folder = Path(__file__).parents[1] / "spaces" / "audit_demo"
+    assert {path.name for path in folder.iterdir()} >= {"README.md", "app.py", "requirements.txt", "screenshot.png"}
+    matter = yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    assert (matter["sdk"], matter["python_version"], matter["app_file"]) == ("gradio", "3.12", "app.py")
+    assert len(matter["title"]) < 60
+    assert len(matter["short_description"]) <= 60
+    assert (folder / "requirements.txt").read_text().split() == ["hf_mia[app]"]
+    assert (folder / "screenshot.png").stat().st_size < 200_000
+    assert len((folder / "app.py").read_text(encoding="utf-8").splitlines()) < 15
+
+
+def test_a_folder_that_is_no_run_ends_in_one_line(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["demo", "app", "--run", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "has no config.yaml: name a folder that `hf-mia audit` wrote" in done.stderr
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'hf_mia\[app\]'"):
+        start([], tmp_path)
 
 
 # Many at once
