@@ -53,7 +53,7 @@ def page(shelf: Shelf, limits: Limits | None = None) -> gr.Blocks:
         with gr.Tab("Text"):
             text_tab(shelf, jobs, limits)
         with gr.Tab("Image"):
-            image_tab(shelf, jobs, limits)
+            image_tab(shelf, jobs, limits, blocks)
         with gr.Tab("Scores"):
             score_tab(jobs, limits)
         with gr.Tab("About"):

@@ -18,7 +18,7 @@ from hf_mia.query import Unit
 NAMES = {"member": "An image of the training set", "outside": "An image from outside"}
 
 
-def image_tab(shelf: Shelf, jobs: Jobs, limits: Limits) -> None:
+def image_tab(shelf: Shelf, jobs: Jobs, limits: Limits, blocks: gr.Blocks) -> None:
     """The components and what they do; where no run is about images, a button makes the embedded one first."""
     titles = shelf.titles("image")
     gr.Markdown(
@@ -37,7 +37,8 @@ def image_tab(shelf: Shelf, jobs: Jobs, limits: Limits) -> None:
     upload = gr.File(label=f"An image, at most {limits.upload >> 20} MB and {limits.pixels // 10**6} million pixels",
                      file_types=["image"], type="filepath")  # fmt: skip
     with gr.Row():
-        buttons = [gr.Button(shown, size="sm", visible=bool(titles)) for shown in NAMES.values()]
+        shows = bool(titles and pictures(shelf.runs[titles[0]].folder))
+        buttons = [gr.Button(shown, size="sm", visible=shows) for shown in NAMES.values()]
     ask = gr.Button("Ask", variant="primary", interactive=bool(titles))
     page = gr.HTML(label="Answer", elem_classes="mia-answer")
     with gr.Accordion("The answer as JSON", open=False):
@@ -53,10 +54,19 @@ def image_tab(shelf: Shelf, jobs: Jobs, limits: Limits) -> None:
         """Trains the embedded encoder and its shadow, unless the cache has them, and audits it."""
         if IMAGE.title not in shelf.runs:
             shelf.add(IMAGE.title, IMAGE.build(shelf.cache))
-        found = shelf.titles("image")
-        return [gr.Button(visible=False), gr.Dropdown(found, value=IMAGE.title), *_attacks(shelf, IMAGE.title),
-                gr.Button(interactive=True), *(gr.Button(visible=True) for _ in buttons)]  # fmt: skip
+        return ready()
 
+    def ready() -> list[object]:
+        """What the tab looks like once there is a run, whoever had it prepared; nothing changes before."""
+        found = shelf.titles("image")
+        if not found:
+            return [gr.skip() for _ in changed]
+        shows = bool(pictures(shelf.runs[found[0]].folder))
+        return [gr.Button(visible=False), gr.Dropdown(found, value=found[0]), *_attacks(shelf, found[0]),
+                gr.Button(interactive=True), *(gr.Button(visible=shows) for _ in buttons)]  # fmt: skip
+
+    changed = [prepare, title, attack, ask, *buttons]
+    blocks.load(ready, None, changed, api_visibility="private", queue=False)
     title.change(lambda chosen: _attacks(shelf, chosen), title, [attack], api_visibility="private", queue=False)
     inputs, outputs = [title, attack, fpr], [numbers, page]
     ask.click(asked, [title, attack, upload, fpr], outputs, api_name="ask_image", concurrency_id="ask",
@@ -64,7 +74,7 @@ def image_tab(shelf: Shelf, jobs: Jobs, limits: Limits) -> None:
     for name, button in zip(NAMES, buttons, strict=True):
         button.click(_shown(shelf, jobs, name), inputs, outputs, api_visibility="private", concurrency_id="ask",
                      show_progress_on=page)  # fmt: skip
-    prepare.click(prepared, None, [prepare, title, attack, ask, *buttons], api_name="prepare_images",
+    prepare.click(prepared, None, changed, api_name="prepare_images",
                   concurrency_id="build", concurrency_limit=1, show_progress_on=page)  # fmt: skip
 
 
