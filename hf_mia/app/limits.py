@@ -81,4 +81,5 @@ def refusal(message: str) -> Exception:
     import gradio as gr
 
     told = message[:1].upper() + message[1:]
-    return gr.Error(html.escape(told, quote=False), duration=None, print_exception=False)
+    error: Exception = gr.Error(html.escape(told, quote=False), duration=None, print_exception=False)
+    return error
