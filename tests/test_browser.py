@@ -23,6 +23,7 @@ if not CHROMIUM.exists():
 
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
+pytestmark = pytest.mark.timeout(900)  # a browser on a busy machine
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 ARGUMENTS += ["--disable-sync", "--no-first-run"]
 DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
@@ -59,7 +60,8 @@ def address(run_folder: Path, image_run: Path, tmp_path_factory: pytest.TempPath
 
 
 def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
+    deadline = time.monotonic() + WAIT / 500
+    while time.monotonic() < deadline:
         assert server.poll() is None, log.read_text()
         try:
             urlopen(url, timeout=5).close()
