@@ -53,6 +53,7 @@ class Demo(StrEnum):
     text = "text"
     encoder = "encoder"
     classifier = "classifier"
+    app = "app"
 
 
 @app.command()
@@ -93,13 +94,29 @@ def audit(
 
 @app.command()
 def demo(
-    what: Annotated[Demo, typer.Argument(help="A next-word model, an encoder of images, or a classifier.")] = Demo.text,
+    what: Annotated[
+        Demo, typer.Argument(help="A next-word model, an encoder or a classifier of images; app: a page to ask them.")
+    ] = Demo.text,
     out: Out = None,
     cache: Cache = None,
     as_json: AsJson = False,
+    runs: Annotated[
+        Optional[list[Path]], typer.Option("--run", help="app: a finished audit's folder to ask; again for more.")
+    ] = None,
+    port: Annotated[Optional[int], typer.Option(help="app: where it listens; default: the first free from 7860.")] = (
+        None
+    ),
 ) -> None:
-    """Audit a small model trained here on data that is installed anyway: up to three minutes on two cores."""
+    """Audit a small model trained here on data that is installed anyway: up to three minutes on two cores.
+
+    `app` opens a page in the browser at which texts, images and scores are asked about.
+    """
     with errors():
+        if what is Demo.app:
+            from hf_mia.app.blocks import start
+
+            start(runs or (), cache_folder(cache), port=port)
+            return
         import torch
 
         from hf_mia.demo import DEMOS

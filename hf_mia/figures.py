@@ -140,6 +140,23 @@ def scores_figure(report: Report) -> Figure:
     return figure
 
 
+def placed_figure(score: float, nonmembers: Floats, members: Floats | None = None) -> Figure:
+    """Where one unit's score lies among those of known non-members (n,), and of members (m,) where they are given."""
+    figure, axes = _canvas("Membership score (larger: more likely a member)", "Share of units per bin", 5.6, 3.0)
+    sides = {"non-members": nonmembers} if members is None else {"members": members, "non-members": nonmembers}
+    edges = np.histogram_bin_edges(np.concatenate([[score], *sides.values()]), bins=40)
+    for name, scores in sides.items():
+        i = 0 if name == "members" else 1
+        share = np.histogram(scores, bins=edges)[0] / len(scores)
+        axes.stairs(share, edges, fill=True, color=_COLOURS[i], alpha=0.25)
+        axes.stairs(share, edges, color=_COLOURS[i], linestyle=_DASHES[i], linewidth=1.4,
+                    label=f"{name} (n = {len(scores):,})")  # fmt: skip
+    axes.axvline(score, color="black", linewidth=1.6, linestyle=(0, (4, 1)), label=f"asked about: {score:.4g}")
+    axes.set_ylim(bottom=0)
+    figure.legend(fontsize=8, frameon=False, loc="outside lower left", handlelength=3.2, ncols=3)
+    return figure
+
+
 def curve_figure(
     x: Sequence[float] | Floats,
     series: Mapping[str, Sequence[Estimate]],

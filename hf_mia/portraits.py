@@ -71,7 +71,7 @@ def image_portrait(target: Game, ask: Ask, probe: Probe) -> Portrait:
     label = "cosine similarity of two views of an image"
     spread = histogram_figure(*_means(shares, inside), edges, label, _bands(shares, inside), logy=False)
     sides = {"member": inside, "non-member": ~inside}
-    typical = {f"a typical {side}": _matrix(alike[_median(alike.mean(axis=1), rows)]) for side, rows in sides.items()}
+    typical = {f"a typical {side}": matrix(alike[_median(alike.mean(axis=1), rows)]) for side, rows in sides.items()}
     means = {f"{side}s": float(alike[rows].mean()) for side, rows in sides.items()}
     figures = {"similarities": spread, "views": matrix_figure(typical, "cosine similarity")}
     module = target.model.load()
@@ -79,7 +79,7 @@ def image_portrait(target: Game, ask: Ask, probe: Probe) -> Portrait:
     return Portrait({"pooled_feature": rule, "mean_view_similarity": means}, figures)
 
 
-def _matrix(pairs: Floats) -> Floats:
+def matrix(pairs: Floats) -> Floats:
     """The symmetric matrix (n, n) of n views from its pairs (n(n-1)/2,), by the later view, then the earlier."""
     n = round((1 + np.sqrt(1 + 8 * len(pairs))) / 2)
     matrix = np.eye(n)

@@ -133,3 +133,11 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory, gpt2_folder: Path) -
 def published_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a small audit of texts, with one control; tests copy what they change."""
     return worlds.run_folder(tmp_path_factory.mktemp("run-folder"))
+
+
+@pytest.fixture(scope="session")
+def image_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `hf-mia audit` wrote of encoders that never saw an image: their answers are real, and tell nothing."""
+    folder = tmp_path_factory.mktemp("audited-images")
+    world = worlds.image_world(folder, images=worlds.OVERFITTED, epochs=0)
+    return worlds.audited(world, folder, attacks=["encodermi-t"])

@@ -108,10 +108,26 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "calibration": {"attacks", "core", "folder", "learnt", "played", "progress", "units"},
     "keeping": {"checkpoints", "games", "played"},
     "opened": {"calibration", "config", "core", "experiment", "folder", "keeping", "learnt", "plan", "report"},
-    "askable": {"attacks", "core", "keeping", "learnt", "opened", "plan"},
+    "askable": {"attacks", "core", "keeping", "learnt", "opened", "papers", "plan"},
     "words": {"core", "models"},
     "query": {"askable", "calibration", "config", "core", "exposure", "keys", "learnt", "opened", "runner"}
     | {"units", "words"},
+    "app": {"app", "askable", "calibration", "checkpoints", "config", "console", "core", "demo", "estimates"}
+    | {
+        "experiment",
+        "figures",
+        "folder",
+        "images",
+        "keeping",
+        "keys",
+        "membership",
+        "models",
+        "opened",
+        "papers",
+        "plan",
+    }
+    | {"portraits", "probes", "query", "recipes", "report", "run", "runner", "setting", "signals", "texts"}
+    | {"units", "views", "words"},
     "query_cli": {"data", "query", "texts", "words"},
     "inference": set(),
     "versions": {"collate", "core", "models", "probes"},
