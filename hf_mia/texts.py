@@ -79,7 +79,7 @@ class Texts(Data):
     def portrait(self, target: Game, ask: Ask, probe: Probe) -> Portrait:
         from hf_mia.portraits import text_portrait
 
-        return text_portrait(target, ask)
+        return text_portrait(target, ask, probe)
 
 
 def load_texts(data: Texts) -> Pool:

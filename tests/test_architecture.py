@@ -59,7 +59,8 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "checkpoints": set(),
     "pixels": {"core", "keys"},
     "data": {"core", "twins"},
-    "portraits": {"backbones", "core", "data", "figures", "models", "posteriors", "signals", "views"},
+    "portraits": {"backbones", "core", "data", "figures", "models", "posteriors", "probes", "respondents", "signals"}
+    | {"views"},
     "knn": {"core", "signals"},
     "downstream": {"core", "keys", "knn", "signals"},
     "images": {"classes", "controls", "core", "data", "keys", "knn", "pixels", "portraits", "sources"}
@@ -78,10 +79,12 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "texts": {"continuations", "controls", "core", "data", "docstrings", "models", "portraits", "probes"}
     | {"sources", "versions"},
     "docstrings": set(),
-    "plan": {"config", "core", "data", "papers", "privacy", "recipes", "texts"},
-    "experiment": {"classified", "config", "core", "data", "images", "papers", "plan", "recipes", "texts"},
-    "setting": {"config", "core", "members", "plan", "recipes", "shadows", "units"},
-    "games": {"core", "plan", "setting", "shadows"},
+    "targets": {"core", "data", "endpoints", "services", "terms"},
+    "rehearsal": {"continuations", "core", "papers", "probes", "respondents", "runner", "services"},
+    "plan": {"config", "core", "data", "papers", "privacy", "recipes", "targets", "texts"},
+    "experiment": {"classified", "config", "core", "data", "images", "papers", "plan", "recipes", "targets", "texts"},
+    "setting": {"config", "core", "members", "plan", "recipes", "rehearsal", "shadows", "targets", "units"},
+    "games": {"core", "setting", "shadows", "targets"},
     "sounds": set(),
     "outputs": {"core", "posteriors", "signals"},
     "arrays": {"attacks", "config", "core", "estimates", "experiment", "outputs", "papers", "posteriors"} | {"report"},
@@ -103,7 +106,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "calibration": {"attacks", "core", "folder", "learnt", "played", "progress", "units"},
     "keeping": {"checkpoints", "games", "played"},
     "opened": {"calibration", "config", "core", "experiment", "folder", "keeping", "learnt", "plan", "report"},
-    "askable": {"attacks", "core", "keeping", "learnt", "opened", "plan"},
+    "askable": {"attacks", "core", "keeping", "learnt", "opened", "targets"},
     "words": {"core", "models"},
     "query": {"askable", "calibration", "config", "core", "exposure", "keys", "learnt", "opened", "runner"}
     | {"units", "words"},
@@ -117,7 +120,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "endpoints": {"replies"},
     "terms": set(),
     "calls": {"endpoints", "keys", "progress", "replies", "terms"},
-    "services": {"calls", "core", "endpoints", "keys", "replies", "respondents", "terms"},
+    "services": {"calls", "continuations", "core", "endpoints", "keys", "replies", "respondents", "terms"},
 }
 
 
