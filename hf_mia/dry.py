@@ -10,7 +10,6 @@ from time import perf_counter
 import yaml
 
 from hf_mia.attacks.downstream import Downstream
-from hf_mia.continuations import Continuations
 from hf_mia.core import Model
 from hf_mia.experiment import mapping
 from hf_mia.plan import Experiment
@@ -18,7 +17,7 @@ from hf_mia.recipes import Recipe
 from hf_mia.run import variants_of
 from hf_mia.setting import Setting, jobs, setting
 from hf_mia.shadows import Job
-from hf_mia.spoken import in_text
+from hf_mia.spoken import as_asked
 from hf_mia.targets import Elsewhere, Hosted
 
 SAMPLE = 64  # records that are asked about to see how long it takes
@@ -89,16 +88,14 @@ def _seconds_a_query(prepared: Setting, made: Sequence[Job], cache: Path) -> flo
             model = target.load(prepared.experiment.data, prepared.corpus.records, cache)
         else:
             model = _untrained(made[0], Path(folder))
-        written = any(isinstance(probe, Continuations) for probe in probes.values())
-        models = {False: model, **({True: in_text(model)} if written else {})}
-        modules = {spoken: one.load() for spoken, one in models.items()}
+        models = {name: as_asked(model, probe) for name, probe in probes.items()}
+        modules = {one.key: one.load() for one in {one.key: one for one in models.values()}.values()}
     total = 0.0
-    for probe in probes.values():
-        spoken = isinstance(probe, Continuations)
+    for name, probe in probes.items():
         for _ in range(2):  # the first round warms up
             begin = perf_counter()
-            collate = probe.through(models[spoken].collate)
-            probe.observe(modules[spoken], collate.pad(collate.encode(records)))
+            collate = probe.through(models[name].collate)
+            probe.observe(modules[models[name].key], collate.pad(collate.encode(records)))
             took = perf_counter() - begin
         total += took
     return total / len(next(iter(records.values())))

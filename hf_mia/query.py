@@ -26,6 +26,7 @@ from hf_mia.keys import content_key
 from hf_mia.learnt import taught
 from hf_mia.opened import Run
 from hf_mia.runner import Runner
+from hf_mia.spoken import as_asked
 from hf_mia.units import places
 from hf_mia.words import Word, words
 
@@ -129,8 +130,8 @@ class Query:
 
     def _said(self, table: object, folder: Path) -> list[list[Answers]]:
         """What every model answers, in memory: on the disk a question would stay."""
-        ask = Runner(folder)
-        return [list(ask(model, self.signal.probe, table)) for model in (self.target, *self.references)]  # type: ignore[arg-type]
+        ask, probe = Runner(folder), self.signal.probe
+        return [list(ask(as_asked(model, probe), probe, table)) for model in (self.target, *self.references)]  # type: ignore[arg-type]
 
     def _features(self, said: Sequence[Sequence[Answers]], pool: Pool, keep: Booleans | None) -> Floats:
         """What the signal reads off every model's answers: (models, units, f)."""

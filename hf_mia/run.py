@@ -7,7 +7,6 @@ from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 
 from hf_mia.attacks.downstream import Downstream
-from hf_mia.continuations import Continuations
 from hf_mia.core import Ask, Attack, Evidence, Game, Pool, Scorer, gather
 from hf_mia.downstream import classifying, taught
 from hf_mia.exposure import flips
@@ -20,7 +19,7 @@ from hf_mia.progress import bar
 from hf_mia.report import Report
 from hf_mia.runner import Runner
 from hf_mia.setting import Setting, setting
-from hf_mia.spoken import in_text
+from hf_mia.spoken import as_asked
 
 Found = tuple[Evidence, list[Evidence]]
 
@@ -40,8 +39,8 @@ class Stage:
         self.told(name)
         if isinstance(attack, Downstream):
             target, *shadows = classifying([target, *shadows], self.rest, self.ask)
-        if isinstance(attack.signal.probe, Continuations):
-            target, *shadows = (replace(game, model=in_text(game.model)) for game in (target, *shadows))
+        probe = attack.signal.probe
+        target, *shadows = (replace(game, model=as_asked(game.model, probe)) for game in (target, *shadows))
         return gather(attack, target, shadows, self.ask)
 
     def report(self, attack: Attack, found: Found, target: Game, name: str) -> Report:

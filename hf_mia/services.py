@@ -21,7 +21,7 @@ from hf_mia.replies import Scored
 from hf_mia.respondents import RawTexts, Respondent, Told
 from hf_mia.terms import Access, Budget, Manners
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")  # in capitals, as keys themselves never are
 _MARKS = "Ġ▁ \t\n"  # what stands for a space before a token that begins a word
 
 
@@ -56,7 +56,7 @@ class Service:
                 raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}.")
         if self.key is not None and not _NAME.fullmatch(self.key):
             raise ValueError(
-                "key must be the name of an environment variable, such as HF_TOKEN, and not the key itself."
+                "key must be the name of an environment variable in capitals, such as HF_TOKEN, and not the key itself."
             )
         if self.access == "prompt":
             self.endpoint.about("", self.k)  # says what it lacks

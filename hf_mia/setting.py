@@ -149,8 +149,8 @@ def jobs(setting: Setting) -> list[Job]:
         if shadows.count:
             names = [name for name, recipe in RECIPES.items() if recipe.columns == experiment.data.columns]
             raise ValueError(
-                f"the target was trained elsewhere, so shadows.recipe must name how shadows are trained, one of {names}; "
-                "or set shadows.count to 0."
+                "the target was trained elsewhere, so shadows.recipe must name how shadows are trained, one of "
+                f"{names}; or set shadows.count to 0."
             )
         return []
     found = []
