@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.attacks.groups import PerGroup
+from hf_mia.attacks.relative import Against
 from hf_mia.core import Model
 from hf_mia.keeping import LIMIT, shadow_name
 from hf_mia.learnt import taught, unlearnt
@@ -60,6 +61,8 @@ def _obstacle(run: Run, name: str, cache: Path | None) -> str:
         return SENT
     if isinstance(attack, Downstream):
         return "the classifiers that were trained on the encoders are not kept."
+    if isinstance(attack, Against) and run.experiment.based:
+        return "it compares the target with the model that it was tuned from, of which a run folder keeps nothing."
     if isinstance(attack, PerGroup):
         return "it decides class by class, and a run folder tells no unit's class."
     calibration = run.calibration(name)

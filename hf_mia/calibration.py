@@ -16,6 +16,7 @@ import numpy as np
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.core import Ask, Attack, Booleans, Evidence, Game, Signal
 from hf_mia.folder import file_name, write_evidence
+from hf_mia.games import opponents
 from hf_mia.learnt import Array, learnt
 from hf_mia.played import Played
 from hf_mia.progress import bar
@@ -86,7 +87,7 @@ def calibrations(played: Played, ask: Ask) -> dict[str, Calibration]:
     found = {}
     with bar("calibrating") as progress:
         for done, (name, attack) in enumerate(attacks.items(), 1):
-            found[name] = calibrated(attack, target, shadows, ask)
+            found[name] = calibrated(attack, target, opponents(attack, shadows, played.own.base), ask)
             progress(done, len(attacks), name)
     return found
 

@@ -10,6 +10,7 @@ from time import perf_counter
 import yaml
 
 from hf_mia.attacks.downstream import Downstream
+from hf_mia.attacks.relative import Against
 from hf_mia.core import Model
 from hf_mia.experiment import mapping
 from hf_mia.plan import Experiment
@@ -60,14 +61,16 @@ def _paid(prepared: Setting) -> list[str]:
 def _queries(prepared: Setting, variants: Sequence[Setting]) -> int:
     """Records that are asked about, over all models of the settings and the epochs that they are kept at."""
     experiment, candidates = prepared.experiment, len(prepared.candidates().records)
-    compared = candidates if any(attack.compares for attack in experiment.every().values()) else 0
+    based = experiment.based
+    comparing = [a for a in experiment.every().values() if a.compares and not (based and isinstance(a, Against))]
+    compared = candidates if comparing else 0
     kept = len(experiment.target.kept()) if isinstance(experiment.target, Recipe) else 0
     targets, shadows = 1 + kept + len(experiment.controls), [prepared] * (1 + kept) + [*variants]
     counts = [len(one.split.shadows) for one in shadows]
     own = [
         len(one.shadow_pool().records) + compared if count else 0 for one, count in zip(shadows, counts, strict=True)
     ]
-    queries = targets * candidates + sum(count * records for count, records in zip(counts, own, strict=True))
+    queries = (targets + based) * candidates + sum(count * records for count, records in zip(counts, own, strict=True))
     classified = any(isinstance(attack, Downstream) for attack in experiment.every().values())
     probed = targets + sum(counts) if classified else 1 + kept  # a classifier each, or the target's utility alone
     return queries + probed * len(experiment.data.judged(prepared.rest()))

@@ -13,11 +13,12 @@ from hf_mia.targets import Hosted
 LIBRARIES = ("hf_mia", "torch", "transformers", "tokenizers", "datasets", "kornia", "scikit-learn", "numpy")
 
 
-def facts(setting: Setting, target: Game) -> dict[str, object]:
-    """The target, the data's fingerprint, how membership came about, who is who, what was asked, the versions."""
+def facts(setting: Setting, target: Game, base: Game | None = None) -> dict[str, object]:
+    """The target, what it was tuned from, the data's fingerprint, how membership came about, who is who, what was asked, the versions."""
     members, data = int(target.member.sum()), setting.experiment.data
     return {
         "target": {"name": target.model.name, "key": target.model.key, **_place(setting.experiment)},
+        **({} if base is None else {"reference": {"name": base.model.name, "key": base.model.key}}),
         "data": {
             "path": data.path,
             "fingerprint": records_key(target.pool.records, target.model.collate.columns),

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
-from hf_mia.core import Game, Model
+from hf_mia.attacks.relative import Against
+from hf_mia.core import Attack, Game, Model
 from hf_mia.setting import Setting, jobs
 from hf_mia.shadows import Job, game, train
-from hf_mia.targets import Elsewhere
+from hf_mia.targets import Checkpoint, Elsewhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,16 @@ class Trained:
         """The target, if it was trained elsewhere: one for all who ask, so that they share a service's budget."""
         target, data = self.setting.experiment.target, self.setting.experiment.data
         return target.load(data, self.setting.corpus.records, self.cache) if isinstance(target, Elsewhere) else None
+
+    @cached_property
+    def base(self) -> Game | None:
+        """The model that the target was tuned from, beside the same units, none of which it saw, if one is asked."""
+        experiment = self.setting.experiment
+        if not experiment.based or self.elsewhere is None:
+            return None
+        target = cast(Checkpoint, experiment.target)
+        model = target.base(experiment.data, self.setting.corpus.records, self.elsewhere)
+        return None if model is None else game(model.name, model, self.setting.candidates(), set(), known=True)
 
     def games(self, epoch: int | None = None) -> tuple[Game, list[Game]]:
         """The target's game and the shadows', as after an `epoch` where a recipe has kept it, else as in the end."""
@@ -55,6 +67,11 @@ class Trained:
     def _model(self, number: int, epoch: int | None) -> Model:
         recipe, folder = self.jobs[number].recipe, self.folders[number]
         return recipe.load(recipe.after(folder, epoch) if epoch in recipe.kept() and epoch is not None else folder)
+
+
+def opponents(attack: Attack, shadows: Sequence[Game], base: Game | None) -> Sequence[Game]:
+    """The games that an attack is given: that of the base alone where it is one that is set against it."""
+    return [base] if isinstance(attack, Against) and base is not None else shadows
 
 
 def trained(settings: Sequence[Setting], cache: Path) -> list[Trained]:

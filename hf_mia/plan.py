@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Literal
 
+from hf_mia.attacks.relative import Against
 from hf_mia.config import change, check_name
 from hf_mia.core import Attack
 from hf_mia.data import Data
@@ -14,7 +15,7 @@ from hf_mia.papers import PAPERS
 from hf_mia.privacy import check_levels, check_randomised
 from hf_mia.recipes import Recipe
 from hf_mia.recipes.named import RECIPES
-from hf_mia.targets import Elsewhere, Hosted, Provenance
+from hf_mia.targets import Checkpoint, Elsewhere, Hosted, Provenance
 from hf_mia.texts import Texts
 
 Value = float | int | str | None
@@ -149,7 +150,7 @@ class Experiment:
             raise ValueError(f"trials must be at least 1, but is {self.trials}.")
         swept = [PAPERS[name] for sweep in self.sweeps.values() for name in sweep.attacks if name in PAPERS]
         for attack in (*self.attacks.values(), *swept):
-            if attack.least > self.shadows.count:
+            if attack.least > self.shadows.count and not (isinstance(attack, Against) and self._reference):
                 raise ValueError(f"{attack} takes {attack.least} shadows or more, but shadows.count is "
                                  f"{self.shadows.count}: raise it, or leave the attack out.")  # fmt: skip
         self._check_kinds()
@@ -189,6 +190,15 @@ class Experiment:
             for value in sweep.values
         }
         return {**self.attacks, **swept}
+
+    @property
+    def _reference(self) -> bool:
+        return isinstance(self.target, Checkpoint) and self.target.reference is not None
+
+    @property
+    def based(self) -> bool:
+        """Whether an attack sets the target against the model that it was tuned from."""
+        return self._reference and any(isinstance(attack, Against) for attack in self.every().values())
 
     @property
     def provenance(self) -> Provenance:

@@ -11,7 +11,7 @@ from hf_mia.core import Ask, Attack, Evidence, Game, Pool, Scorer, gather
 from hf_mia.downstream import classifying, taught
 from hf_mia.exposure import flips
 from hf_mia.facts import facts
-from hf_mia.games import Trained, trained
+from hf_mia.games import Trained, opponents, trained
 from hf_mia.keys import content_key
 from hf_mia.plan import Experiment
 from hf_mia.played import Played, Reports, Scene
@@ -27,16 +27,18 @@ Found = tuple[Evidence, list[Evidence]]
 @dataclass(frozen=True, eq=False)
 class Stage:
     """Where attacks are played: what is asked, how reports are made, who hears of the progress, and the `rest`, units
-    of the target's data that are not in the game."""
+    of the target's data that are not in the game, and the `base` that the target was tuned from, if it is asked."""
 
     experiment: Experiment
     ask: Ask
     told: Callable[[str], None]
     rest: Pool
+    base: Game | None = None
     fits: dict[str, Scorer] = field(default_factory=dict, repr=False)
 
     def evidence(self, attack: Attack, target: Game, shadows: Sequence[Game], name: str) -> Found:
         self.told(name)
+        shadows = opponents(attack, shadows, self.base)
         if isinstance(attack, Downstream):
             target, *shadows = classifying([target, *shadows], self.rest, self.ask)
         probe = attack.signal.probe
@@ -86,7 +88,7 @@ def play(prepared: Setting, cache: Path) -> Played:
             count += 1
             progress(count, max(count, steps(experiment, own)), name)
 
-        stage = Stage(experiment, Runner(cache), told, own.setting.rest())
+        stage = Stage(experiment, Runner(cache), told, own.setting.rest(), own.base)
         target, shadows = own.games()
         evidence = {name: stage.evidence(a, target, shadows, name) for name, a in experiment.attacks.items()}
         reports = {name: stage.report(a, evidence[name], target, name) for name, a in experiment.attacks.items()}
@@ -100,7 +102,7 @@ def play(prepared: Setting, cache: Path) -> Played:
     probe = next(iter(experiment.attacks.values())).signal.probe
     portrait = data.portrait(target, stage.ask, probe)
     useful = data.utility(target.model, stage.rest, stage.ask)
-    told_facts = {**facts(prepared, target), **({} if useful is None else {data.useful: useful})}
+    told_facts = {**facts(prepared, target, own.base), **({} if useful is None else {data.useful: useful})}
     twins = data.twins(target.pool, member)
     found = target.model.name, reports, evidence, sweeps, scenes, trials, flipped, control, twins, portrait, told_facts
     return Played(*found, own)

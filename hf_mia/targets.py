@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from hf_mia.checkpoints import base_model, folder_of
 from hf_mia.core import Model
 from hf_mia.data import Data
 from hf_mia.endpoints import CONTINUE, Chat, Completions, Endpoint, TextGeneration
@@ -41,13 +42,38 @@ class Elsewhere(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Elsewhere):
-    """A saved model, by folder or Hub id."""
+    """A saved model, by folder or Hub id.
+
+    `reference` is the model that it was tuned from, by folder or Hub id, for attacks that set it against that one
+    (`hf_mia.attacks.relative.Against`); it is loaded if there is such an attack. `auto` is what the model's card names
+    as `base_model`; with null there is none, and the shadows stand in its place.
+    """
 
     model: str = ""
     revision: str | None = None
+    reference: str | None = "auto"
 
     def load(self, data: Data, records: Dataset, cache: Path) -> Model:
         return data.model(self.model, self.revision, records)
+
+    def tuned_from(self) -> str | None:
+        """Where the reference is; ValueError where a card should tell and does not."""
+        if self.reference != "auto":
+            return self.reference
+        return base_model(folder_of(self.model, self.revision), self.model)
+
+    def base(self, data: Data, records: Dataset, own: Model) -> Model | None:
+        """The reference; ValueError where it is the target's `own` model."""
+        source = self.tuned_from()
+        if source is None:
+            return None
+        found = data.model(source, None, records)
+        if found.key == own.key:
+            raise ValueError(
+                f"target.reference is {source!r}, which has the target's own weights, so nothing would tell them "
+                "apart: set it to the model that the target was tuned from."
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
