@@ -14,7 +14,7 @@ LIBRARIES = ("hf_mia", "torch", "transformers", "tokenizers", "datasets", "korni
 
 
 def facts(setting: Setting, target: Game, base: Game | None = None) -> dict[str, object]:
-    """The target, what it was tuned from, the data's fingerprint, how membership came about, who is who, what was asked, the versions."""
+    """The target and its base, the data's fingerprint, how membership came about, who is who, the versions."""
     members, data = int(target.member.sum()), setting.experiment.data
     return {
         "target": {"name": target.model.name, "key": target.model.key, **_place(setting.experiment)},

@@ -23,8 +23,9 @@ from hf_mia.attacks.threshold import Threshold
 from hf_mia.checkpoints import base_model
 from hf_mia.cli import app
 from hf_mia.config import override
+from hf_mia.core import Evidence, Game
 from hf_mia.experiment import experiment
-from hf_mia.games import games
+from hf_mia.games import games, trained
 from hf_mia.models import language_model
 from hf_mia.probes import Tokens
 from hf_mia.runner import Runner
@@ -110,10 +111,11 @@ def test_a_fine_tune_is_set_against_what_its_card_names(known: Path, tmp_path: P
 def test_a_reference_that_does_not_fit_is_refused(known: Path, tmp_path: Path, changes: list[str], said: str) -> None:
     given = [c.format(base=known / "base", tuned=known / "tuned", folder=known) for c in changes]
     with pytest.raises(ValueError, match=said):
-        made = setting(experiment(override(config(known), given)))
-        from hf_mia.games import trained
+        based(override(config(known), given), tmp_path)
 
-        assert trained([made], tmp_path)[0].base
+
+def based(given: dict[str, object], cache: Path) -> Game | None:
+    return trained([setting(experiment(given))], cache)[0].base
 
 
 def test_without_such_an_attack_no_card_is_needed(known: Path, tmp_path: Path) -> None:
@@ -160,8 +162,6 @@ def test_the_card_of_a_model_on_the_hub_is_read(tmp_path: Path) -> None:
 
 
 def test_it_needs_a_reference_and_learns_from_none() -> None:
-    from hf_mia.core import Evidence
-
     def evidence(*features: float, member: float = np.nan, beside: tuple[Evidence, ...] = ()) -> Evidence:
         rows = np.array(features)[:, None]
         return Evidence(rows, np.full(len(rows), member), ("a", "b"), beside)
