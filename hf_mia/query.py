@@ -162,7 +162,8 @@ def query(run: Run, attack: str | None = None, model: str | Path | None = None, 
     hindered = obstacles(run, cache)
     able = [name for name, why in hindered.items() if not why]
     if attack is None and not able:
-        raise ValueError(f"run {str(run.folder)!r} cannot be asked: " + " ".join(map(": ".join, hindered.items())))
+        reasons = {why: f"{', '.join(n for n in hindered if hindered[n] == why)}: {why}" for why in hindered.values()}
+        raise ValueError(f"run {str(run.folder)!r} cannot be asked: {' '.join(reasons.values())}")
     name = able[0] if attack is None else attack
     check_name(name, hindered, "attack of this run")
     if hindered[name]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.core import Ask, Attack, Evidence, Game, Pool, Scorer, gather
@@ -12,6 +14,7 @@ from hf_mia.downstream import classifying, taught
 from hf_mia.exposure import flips
 from hf_mia.facts import facts
 from hf_mia.games import Trained, opponents, trained
+from hf_mia.inference import infer
 from hf_mia.keys import content_key
 from hf_mia.plan import Experiment
 from hf_mia.played import Played, Reports, Scene
@@ -21,6 +24,7 @@ from hf_mia.runner import Runner
 from hf_mia.setting import Setting, setting
 from hf_mia.spoken import as_asked
 
+SPLITS = 100  # of the non-members, in the control of dataset inference
 Found = tuple[Evidence, list[Evidence]]
 
 
@@ -103,9 +107,22 @@ def play(prepared: Setting, cache: Path) -> Played:
     portrait = data.portrait(target, stage.ask, probe)
     useful = data.utility(target.model, stage.rest, stage.ask)
     told_facts = {**facts(prepared, target, own.base), **({} if useful is None else {data.useful: useful})}
+    if data.columns == ("text",):
+        told_facts["dataset_inference"] = of_a_set(next(iter(reports.values())))
     twins = data.twins(target.pool, member)
     found = target.model.name, reports, evidence, sweeps, scenes, trials, flipped, control, twins, portrait, told_facts
     return Played(*found, own)
+
+
+def of_a_set(report: Report) -> dict[str, object] | None:
+    """Whether the members as a whole score above the non-members, with the control beside (`hf_mia.inference`).
+
+    None where the scores are not finite, or too few non-members to split.
+    """
+    inside, outside = report.scores[report.member], report.scores[~report.member]
+    if not np.isfinite(report.scores).all() or len(outside) < 4:
+        return None
+    return {"attack": report.name, **asdict(infer(inside, outside, repeats=SPLITS))}
 
 
 def steps(experiment: Experiment, own: Trained) -> int:

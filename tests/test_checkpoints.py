@@ -91,7 +91,11 @@ def test_a_fine_tune_is_set_against_what_its_card_names(known: Path, tmp_path: P
             naive[unit] = naive.get(unit, 0.0) + sign * sum(logprobs) / len(logprobs)
     np.testing.assert_allclose(by["report"]["scores"], [naive[unit] for unit in by["report"]["units"]], atol=1e-9)
     assert not list((out / "evidence" / "mean-loss").glob("shadow-*"))  # the base is no shadow of other attacks
-    assert alone["estimates"]["auc"]["value"] != by["estimates"]["auc"]["value"]
+    assert alone["report"]["scores"] != by["report"]["scores"]
+    whole = found["dataset_inference"]
+    assert (whole["attack"], whole["suspect"], whole["held_out"]) == ("base-reference", 12, 12)
+    assert whole["p_value"] == pytest.approx(0.001)  # of 999 draws none reaches the members' mean
+    assert whole["false_alarms"] < 0.2
     asked = CliRunner().invoke(app, ["query", str(out), "--text", "w001 w002 w003", "--attack", "base-reference"])
     assert asked.exit_code == 2
     assert "compares the target with the model that it was tuned from" in asked.stderr

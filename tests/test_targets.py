@@ -53,7 +53,7 @@ def server(known: Path) -> Iterator[Server]:
 def config(known: Path, server: Server) -> dict[str, object]:
     target = {"name": "service", "url": server.url, "model": "m", "access": "prompt", "key": "MY_KEY"}
     target |= {"members": MEMBERS, "provenance": "random_split", "manners": {"pause": 0.01}}
-    recipe = {"name": "lstm", "epochs": 15, "vocabulary": 200, "embedding": 16, "hidden": 32, "dropout": 0.0}
+    recipe = {"name": "lstm", "epochs": 60, "vocabulary": 200, "embedding": 16, "hidden": 32, "dropout": 0.0}
     recipe |= {"window": 16, "batch": 8, "learning_rate": 0.01}
     return {
         "data": {"path": str(known / "texts.parquet")},
