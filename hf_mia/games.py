@@ -12,7 +12,7 @@ from hf_mia.attacks.relative import Against
 from hf_mia.core import Attack, Game, Model
 from hf_mia.setting import Setting, jobs
 from hf_mia.shadows import Job, game, train
-from hf_mia.targets import Checkpoint, Elsewhere
+from hf_mia.targets import Elsewhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Trained:
         experiment = self.setting.experiment
         if not experiment.based or self.elsewhere is None:
             return None
-        target = cast(Checkpoint, experiment.target)
+        target = cast(Elsewhere, experiment.target)
         model = target.base(experiment.data, self.setting.corpus.records, self.elsewhere)
         return None if model is None else game(model.name, model, self.setting.candidates(), set(), known=True)
 

@@ -15,7 +15,7 @@ from hf_mia.papers import PAPERS
 from hf_mia.privacy import check_levels, check_randomised
 from hf_mia.recipes import Recipe
 from hf_mia.recipes.named import RECIPES
-from hf_mia.targets import Checkpoint, Elsewhere, Hosted, Provenance
+from hf_mia.targets import Elsewhere, Hosted, Provenance
 from hf_mia.texts import Texts
 
 Value = float | int | str | None
@@ -193,7 +193,7 @@ class Experiment:
 
     @property
     def _reference(self) -> bool:
-        return isinstance(self.target, Checkpoint) and self.target.reference is not None
+        return isinstance(self.target, Elsewhere) and self.target.reference is not None
 
     @property
     def based(self) -> bool:

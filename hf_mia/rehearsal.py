@@ -53,7 +53,8 @@ def rehearse(service: Service, attacks: Mapping[str, Attack], shadows: int) -> N
     module = stand_in(service)
     for name, attack in attacks.items():
         if said := lacking(module, attack, shadows):
-            able = [known for known, other in PAPERS.items() if not lacking(module, other, shadows)]
+            fit = {known: other for known, other in PAPERS.items() if other.least <= shadows}
+            able = [known for known, other in fit.items() if not lacking(module, other, shadows)]
             raise ValueError(
                 f"attack {name!r} cannot be played on the service {service.endpoint.model}: {said} With access = "
                 f"{service.access} and shadows.count = {shadows} these can, as they are: {able}."
@@ -74,8 +75,6 @@ def lacking(module: Rehearsal, attack: Attack, shadows: int) -> str:
     """What an attack says of answers of that kind; "" where it can read them."""
     from datasets import Dataset
 
-    if attack.least > shadows:
-        return f"it takes {attack.least} shadows or more."
     probe, records = attack.signal.probe, Dataset.from_dict({"text": [TEXT]})
     if not isinstance(probe, Tokens | Continuations):
         return f"it asks by {probe}, and a service is asked by Tokens or Continuations alone."

@@ -14,7 +14,7 @@ from hf_mia.plan import Experiment, Users
 from hf_mia.recipes import Recipe
 from hf_mia.recipes.named import RECIPES
 from hf_mia.shadows import Job, Split, halves, same_halves, split_users
-from hf_mia.targets import Checkpoint, Elsewhere, Hosted
+from hf_mia.targets import Elsewhere, Hosted
 from hf_mia.units import of_units, places, shuffled_share
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def setting(experiment: Experiment, corpus: Pool | None = None) -> Setting:
         split = replace(halves(split.members, split.nonmembers, others, shadows.count, users.seed), rest=split.rest)
     made = Setting(experiment, corpus, foreign, split)
     if experiment.based:
-        cast(Checkpoint, experiment.target).tuned_from()  # what a card lacks is said before anything is trained
+        cast(Elsewhere, experiment.target).tuned_from()  # what a card lacks is said before anything is trained
     if isinstance(experiment.target, Hosted):
         from hf_mia.rehearsal import rehearse
 

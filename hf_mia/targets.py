@@ -27,40 +27,29 @@ class Elsewhere(ABC):
     """A target that was trained elsewhere, and who its members are: by name, in a file, or by a column of the data.
 
     `provenance` says how membership came about: `random_split`, `canary`, `post_hoc` (members and non-members
-    were collected apart: a difference between them can look like a leak) or `unknown`.
+    were collected apart: a difference between them can look like a leak) or `unknown`. `reference` is the model that
+    the target was tuned from, by folder or Hub id, for attacks that set it against that one, as `base-reference` does;
+    it is loaded if there is such an attack. With null the shadows stand in its place.
     """
 
     members: tuple[str, ...] = ()
     members_file: str | None = None
     members_column: str | None = None
     provenance: Provenance = "unknown"
+    reference: str | None = None
 
     @abstractmethod
     def load(self, data: Data, records: Dataset, cache: Path) -> Model:
         """The model, as the data's records are put to it; ValueError where there is none."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint(Elsewhere):
-    """A saved model, by folder or Hub id.
-
-    `reference` is the model that it was tuned from, by folder or Hub id, for attacks that set it against that one
-    (`hf_mia.attacks.relative.Against`); it is loaded if there is such an attack. `auto` is what the model's card names
-    as `base_model`; with null there is none, and the shadows stand in its place.
-    """
-
-    model: str = ""
-    revision: str | None = None
-    reference: str | None = "auto"
-
-    def load(self, data: Data, records: Dataset, cache: Path) -> Model:
-        return data.model(self.model, self.revision, records)
-
     def tuned_from(self) -> str | None:
-        """Where the reference is; ValueError where a card should tell and does not."""
-        if self.reference != "auto":
-            return self.reference
-        return base_model(folder_of(self.model, self.revision), self.model)
+        """Where the reference is; ValueError where that cannot be told."""
+        if self.reference == "auto":
+            raise ValueError(
+                "target.reference = auto reads a model's card, and a service has none: set it to the id or folder of "
+                "the model that the target was tuned from."
+            )
+        return self.reference
 
     def base(self, data: Data, records: Dataset, own: Model) -> Model | None:
         """The reference; ValueError where it is the target's `own` model."""
@@ -74,6 +63,23 @@ class Checkpoint(Elsewhere):
                 "apart: set it to the model that the target was tuned from."
             )
         return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Elsewhere):
+    """A saved model, by folder or Hub id; its `reference` is `auto`, what the model's card names as `base_model`."""
+
+    model: str = ""
+    revision: str | None = None
+    reference: str | None = "auto"
+
+    def load(self, data: Data, records: Dataset, cache: Path) -> Model:
+        return data.model(self.model, self.revision, records)
+
+    def tuned_from(self) -> str | None:
+        if self.reference != "auto":
+            return self.reference
+        return base_model(folder_of(self.model, self.revision), self.model)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -149,6 +149,7 @@ def test_a_dry_run_counts_the_queries_and_sends_none(config: dict[str, object], 
         (["target.access=promt"], "target.access = 'promt' has the wrong type: Input should be 'prompt', 'top-k' or"),
         (["target.budget.queries=-1"], "budget.queries must be 0 or more"),
         (["shadows.recipe=null"], "trained elsewhere, so shadows.recipe must name"),
+        (["attacks=[base-reference]", "target.reference=auto"], "reads a model's card, and a service has none"),
         (["controls=[untrained]"], "trained elsewhere: controls and grid need"),
         (["target.members=[]"], "exactly one of target.members"),
     ],
@@ -164,6 +165,19 @@ def test_what_a_service_cannot_serve_is_said_before_anything_is_sent(
     assert len(server.requests) == before
     assert not list(tmp_path.glob("models/*"))
     assert "hf_abc" not in str(caught.value)
+
+
+def test_a_tuned_model_behind_a_service_is_set_against_its_base_here(
+    config: dict[str, object], known: Path, tmp_path: Path
+) -> None:
+    base = memoriser(tmp_path / "base", pool(USERS, EACH, SEED), np.ones(USERS), steps=15)
+    changes = ["attacks=[base-reference]", "shadows.count=0", f"target.reference={base}"]
+    command = ["audit", str(written(tmp_path, config)), *changes, "--cache", str(tmp_path / "cache"), "--json"]
+    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["reference"]["name"] == str(base)
+    assert found["attacks"]["base-reference"]["estimates"]["auc"]["value"] > 0.9
 
 
 def test_a_service_is_asked_about_texts(config: dict[str, object]) -> None:
