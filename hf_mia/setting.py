@@ -147,14 +147,14 @@ def jobs(setting: Setting) -> list[Job]:
     experiment, split = setting.experiment, setting.split
     target, shadows = experiment.target, experiment.shadows
     seed = 1000 * experiment.split.seed
-    if not isinstance(target, Recipe) and shadows.recipe is None:
-        if shadows.count:
-            names = [name for name, recipe in RECIPES.items() if recipe.columns == experiment.data.columns]
-            raise ValueError(
-                "the target was trained elsewhere, so shadows.recipe must name how shadows are trained, one of "
-                f"{names}; or set shadows.count to 0."
-            )
+    if not isinstance(target, Recipe) and not shadows.count:
         return []
+    if not isinstance(target, Recipe) and shadows.recipe is None:
+        names = [name for name, recipe in RECIPES.items() if recipe.columns == experiment.data.columns]
+        raise ValueError(
+            "the target was trained elsewhere, so shadows.recipe must name how shadows are trained, one of "
+            f"{names}; or set shadows.count to 0."
+        )
     found = []
     if isinstance(target, Recipe):
         processor = target.processor(setting.outside())
