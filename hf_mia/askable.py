@@ -7,11 +7,17 @@ from pathlib import Path
 
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.attacks.groups import PerGroup
+from hf_mia.attacks.relative import Against
 from hf_mia.core import Model
 from hf_mia.keeping import LIMIT, shadow_name
 from hf_mia.learnt import taught, unlearnt
 from hf_mia.opened import AGAIN, Place, Run
-from hf_mia.plan import Checkpoint
+from hf_mia.targets import Checkpoint, Hosted
+
+SENT = (
+    "its target is a service, and a run folder, which may come from anyone, does not decide where texts and keys are "
+    "sent: add the units to the data and run `hf-mia audit` again, which pays for those alone."
+)
 
 
 def obstacles(run: Run, cache: Path | None = None) -> dict[str, str]:
@@ -25,6 +31,8 @@ def target(run: Run, given: str | Path | None = None, cache: Path | None = None)
     ValueError where there is none, or where it is another.
     """
     target = run.experiment.target
+    if isinstance(target, Hosted):
+        raise ValueError(f"run {str(run.folder)!r} cannot be asked: {SENT}")
     named = target if isinstance(target, Checkpoint) else None
     source = given or _folder(run, "target", run.target, cache) or (named.model if named else None)
     if source is None:
@@ -49,8 +57,12 @@ def shadows(run: Run, cache: Path | None = None) -> tuple[Model, ...]:
 
 def _obstacle(run: Run, name: str, cache: Path | None) -> str:
     attack = run.experiment.attacks[name]
+    if isinstance(run.experiment.target, Hosted):
+        return SENT
     if isinstance(attack, Downstream):
         return "the classifiers that were trained on the encoders are not kept."
+    if isinstance(attack, Against) and run.experiment.based:
+        return "it compares the target with the model that it was tuned from, of which a run folder keeps nothing."
     if isinstance(attack, PerGroup):
         return "it decides class by class, and a run folder tells no unit's class."
     calibration = run.calibration(name)

@@ -8,7 +8,7 @@ of ranks, and no texts, tokens or images; but they are numbers about people, as 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,11 @@ import numpy as np
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.core import Ask, Attack, Booleans, Evidence, Game, Signal
 from hf_mia.folder import file_name, write_evidence
+from hf_mia.games import opponents
 from hf_mia.learnt import Array, learnt
 from hf_mia.played import Played
 from hf_mia.progress import bar
+from hf_mia.spoken import as_asked
 from hf_mia.units import places
 
 FOLDER, LEARNT = "calibration", "learnt.safetensors"
@@ -50,6 +52,8 @@ def calibrated(attack: Attack, target: Game, shadows: Sequence[Game], ask: Ask, 
     The most records are the non-members' median: at least half of them have so many, and the others are left out there.
     Asks what the audit asked, so nothing is asked anew. Units that the model scores nothing of are left out.
     """
+    probe = attack.signal.probe
+    target, *shadows = (replace(game, model=as_asked(game.model, probe)) for game in (target, *shadows))
     pools = {id(shadow.pool): shadow for shadow in shadows}.values()
     signal = attack.signal.learn([ask(game.model, attack.signal.probe, game.pool.records) for game in pools])
     games = [target, *(shadow.about(target.pool) for shadow in shadows if attack.compares)]
@@ -83,7 +87,7 @@ def calibrations(played: Played, ask: Ask) -> dict[str, Calibration]:
     found = {}
     with bar("calibrating") as progress:
         for done, (name, attack) in enumerate(attacks.items(), 1):
-            found[name] = calibrated(attack, target, shadows, ask)
+            found[name] = calibrated(attack, target, opponents(attack, shadows, played.own.base), ask)
             progress(done, len(attacks), name)
     return found
 

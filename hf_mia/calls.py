@@ -207,7 +207,8 @@ class Line:
     def _told(self, limit: str) -> str:
         return (
             f"{limit} is spent on {self.endpoint.model}, after {self.queries} queries that cost {self.cost:g} in this "
-            f"run. What was answered is kept in {self.folder}, and is not asked again: raise the budget and run again."
+            f"run. What was answered is kept in {self.folder}, and is not asked again: run again to go on, or raise "
+            "the budget first."
         )
 
     def _pay(self, reply: Reply) -> None:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
+CARD = "README.md"
+LARGEST_CARD = 1 << 24  # bytes
+
 
 def folder_of(source: str | Path, revision: str | None = None) -> Path:
     """The folder of a saved model, downloaded first if need be. ValueError, with the way out, where there is none."""
@@ -45,6 +48,35 @@ def check_weights(folder: Path, source: str) -> None:
         )
 
 
+def base_model(folder: Path, source: str) -> str:
+    """What a saved model's card names as its `base_model`, the one that it was tuned from.
+
+    ValueError, with the way out, where there is no card, or it names none, several (a merge), or no plain id.
+    """
+    import yaml
+    from huggingface_hub.repocard import metadata_load
+
+    card, way = folder / CARD, "set target.reference to the id or folder of the model that it was tuned from."
+    if not card.is_file():
+        raise ValueError(f"model {source!r} has no {CARD}, whose base_model would be its reference: {way}")
+    try:
+        if card.stat().st_size > LARGEST_CARD:
+            raise ValueError(f"it is larger than {LARGEST_CARD} bytes")
+        given = (metadata_load(card) or {}).get("base_model")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"the {CARD} of model {source!r} cannot be read ({' '.join(str(error).split())}): {way}"
+        ) from error
+    named = given if isinstance(given, list) else [given]
+    if given is None or not named:
+        raise ValueError(f"the {CARD} of model {source!r} names no base_model: {way}")
+    if not all(isinstance(name, str) and name.strip() for name in named):
+        raise ValueError(f"the base_model in the {CARD} of model {source!r} is no model's id: {way}")
+    if len(named) > 1:
+        raise ValueError(f"the {CARD} of model {source!r} names {len(named)} models as base_model, {named[:5]}: {way}")
+    return cast(str, named[0]).strip()
+
+
 def _download(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -57,7 +89,7 @@ def _download(source: str, revision: str | None) -> Path:
     )
 
     try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=list(WEIGHTS)))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=[*WEIGHTS, CARD]))
     except GatedRepoError as error:
         raise ValueError(f"model {source!r} is gated: accept its terms on the Hub, then `hf auth login`.") from error
     except RevisionNotFoundError as error:

@@ -73,7 +73,7 @@ def audit(
 ) -> None:
     """Audit a model as a config describes it.
 
-    Exit status: 0 done, 1 a leak above the limit of --fail-above, 2 bad input or a figure that cannot be told.
+    Exit status: 0 done, 1 a leak above the limit of --fail-above, 2 bad input, a spent budget, a figure unknown.
     """
     with errors():
         from hf_mia.config import override, read_yaml

@@ -9,6 +9,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from hf_mia.terms import BudgetSpent
+
 Cache = Annotated[Optional[Path], typer.Option(help="Where models and answers are kept; default: $HF_HOME/hf_mia.")]
 Out = Annotated[Optional[Path], typer.Option(help="The run folder; default: runs/NAME.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print report.json on stdout instead of tables.")]
@@ -26,12 +28,12 @@ def quiet() -> None:
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Bad input, a full disk and Ctrl-C end in one line that says what to do, not in a traceback."""
+    """Bad input, a full disk, a spent budget and Ctrl-C end in one line that says what to do, not in a traceback."""
     try:
         yield
     except KeyboardInterrupt:
         typer.echo("Stopped. What is done stays in the cache: run the same command to go on.", err=True)
         raise typer.Exit(130) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, BudgetSpent) as error:
         typer.echo(f"hf-mia: {error}", err=True)
         raise typer.Exit(2) from error

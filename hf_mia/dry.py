@@ -10,12 +10,16 @@ from time import perf_counter
 import yaml
 
 from hf_mia.attacks.downstream import Downstream
-from hf_mia.core import Attack, Model
+from hf_mia.attacks.relative import Against
+from hf_mia.core import Model
 from hf_mia.experiment import mapping
-from hf_mia.plan import Checkpoint, Experiment
+from hf_mia.plan import Experiment
+from hf_mia.recipes import Recipe
 from hf_mia.run import variants_of
 from hf_mia.setting import Setting, jobs, setting
 from hf_mia.shadows import Job
+from hf_mia.spoken import as_asked
+from hf_mia.targets import Elsewhere, Hosted
 
 SAMPLE = 64  # records that are asked about to see how long it takes
 
@@ -28,7 +32,7 @@ def describe(experiment: Experiment, cache: Path) -> str:
     split, data = prepared.split, experiment.data
     missing = [job for folder, job in made.items() if not folder.exists()]
     queries = _queries(prepared, variants)
-    training, asking = _training_seconds(missing), queries * _seconds_a_query(prepared, jobs(prepared))
+    training, asking = _training_seconds(missing), queries * _seconds_a_query(prepared, jobs(prepared), cache)
     lines = [
         yaml.safe_dump(mapping(experiment), sort_keys=False),
         f"{data.unit}s: {len(split.members)} members, {len(split.nonmembers)} non-members, {len(split.attackers)} "
@@ -37,49 +41,64 @@ def describe(experiment: Experiment, cache: Path) -> str:
         f"queries: {queries:,} {data.record}s, less those whose answers are in the cache",
         f"estimated time: {_spoken(training)} of training and at most {_spoken(asking)} of queries, on one process",
     ]
-    return "\n".join(lines)
+    return "\n".join(lines + _paid(prepared))
 
 
-def _named(experiment: Experiment) -> list[Attack]:
-    swept = [
-        sweep.attack(name, v) for sweep in experiment.sweeps.values() for name in sweep.attacks for v in sweep.values
-    ]
-    return [*experiment.attacks.values(), *swept]
+def _paid(prepared: Setting) -> list[str]:
+    """What is sent to a service, which is not asked here, and whether the budget is enough for it."""
+    target = prepared.experiment.target
+    if not isinstance(target, Hosted):
+        return []
+    service, texts = target.service(), prepared.candidates().records["text"]
+    probes = {repr(attack.signal.probe): attack.signal.probe for attack in prepared.experiment.every().values()}
+    sent = sum(service.queries(probe, texts) for probe in probes.values())
+    most, rate = target.budget.queries, target.manners.rate
+    enough = "" if most is None or sent <= most else f", more than budget.queries = {most}, so in several runs"
+    slow = "" if rate is None else f", at manners.rate = {rate:g} in {_spoken(sent / rate)} or more"
+    return [f"of these to the service: {sent:,}, less those that it has answered{slow}{enough}; its time is not known"]
 
 
 def _queries(prepared: Setting, variants: Sequence[Setting]) -> int:
     """Records that are asked about, over all models of the settings and the epochs that they are kept at."""
     experiment, candidates = prepared.experiment, len(prepared.candidates().records)
-    compared = candidates if any(attack.compares for attack in _named(experiment)) else 0
-    kept = 0 if isinstance(experiment.target, Checkpoint) else len(experiment.target.kept())
+    based = experiment.based
+    comparing = [a for a in experiment.every().values() if a.compares and not (based and isinstance(a, Against))]
+    compared = candidates if comparing else 0
+    kept = len(experiment.target.kept()) if isinstance(experiment.target, Recipe) else 0
     targets, shadows = 1 + kept + len(experiment.controls), [prepared] * (1 + kept) + [*variants]
     counts = [len(one.split.shadows) for one in shadows]
     own = [
         len(one.shadow_pool().records) + compared if count else 0 for one, count in zip(shadows, counts, strict=True)
     ]
-    queries = targets * candidates + sum(count * records for count, records in zip(counts, own, strict=True))
-    classified = any(isinstance(attack, Downstream) for attack in _named(experiment))
+    queries = (targets + based) * candidates + sum(count * records for count, records in zip(counts, own, strict=True))
+    classified = any(isinstance(attack, Downstream) for attack in experiment.every().values())
     probed = targets + sum(counts) if classified else 1 + kept  # a classifier each, or the target's utility alone
     return queries + probed * len(experiment.data.judged(prepared.rest()))
 
 
-def _seconds_a_query(prepared: Setting, made: Sequence[Job]) -> float:
-    """Time to ask about one record by every probe, from the first few: of a blank model, or the checkpoint."""
+def _seconds_a_query(prepared: Setting, made: Sequence[Job], cache: Path) -> float:
+    """Time to ask about one record by every probe, from the first few: of a blank model, or the checkpoint.
+
+    A service is not asked: where there are no shadows beside it, the time is 0.
+    """
     target = prepared.experiment.target
-    probes = {repr(attack.signal.probe): attack.signal.probe for attack in _named(prepared.experiment)}
+    if isinstance(target, Hosted) and not made:
+        return 0.0
+    probes = {repr(attack.signal.probe): attack.signal.probe for attack in prepared.experiment.every().values()}
     records = prepared.candidates().records[:SAMPLE]
     with tempfile.TemporaryDirectory() as folder:
-        if isinstance(target, Checkpoint):
-            model = prepared.experiment.data.model(target.model, target.revision, prepared.corpus.records)
+        if isinstance(target, Elsewhere) and not isinstance(target, Hosted):
+            model = target.load(prepared.experiment.data, prepared.corpus.records, cache)
         else:
             model = _untrained(made[0], Path(folder))
-        module = model.load()
+        models = {name: as_asked(model, probe) for name, probe in probes.items()}
+        modules = {one.key: one.load() for one in {one.key: one for one in models.values()}.values()}
     total = 0.0
-    for probe in probes.values():
+    for name, probe in probes.items():
         for _ in range(2):  # the first round warms up
             begin = perf_counter()
-            collate = probe.through(model.collate)
-            probe.observe(module, collate.pad(collate.encode(records)))
+            collate = probe.through(models[name].collate)
+            probe.observe(modules[models[name].key], collate.pad(collate.encode(records)))
             took = perf_counter() - begin
         total += took
     return total / len(next(iter(records.values())))

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -48,8 +48,10 @@ class Question(Generic[T]):
 
 @dataclass(frozen=True)
 class Endpoint(ABC):
-    """A model of a service and the words in which it is asked."""
+    """A model of a service and the words in which it is asked; `ranks` tells whether a prompt's tokens come with the
+    likeliest in their place."""
 
+    ranks: ClassVar[bool] = True
     model: str
 
     @abstractmethod
@@ -157,6 +159,7 @@ class TextGeneration(Endpoint):
     Prompts' log-probabilities come without the likeliest tokens in their place, so there are no ranks of them.
     """
 
+    ranks: ClassVar[bool] = False
     url: str | None = None
     provider: Provider | None = None
 

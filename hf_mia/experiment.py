@@ -14,9 +14,10 @@ from hf_mia.data import Data
 from hf_mia.images import Images
 from hf_mia.pairs import Pairs
 from hf_mia.papers import PAPERS
-from hf_mia.plan import Checkpoint, Experiment, Grid, Shadows, Sweep
+from hf_mia.plan import Experiment, Grid, Shadows, Sweep
 from hf_mia.recipes import Recipe
 from hf_mia.recipes.named import RECIPES
+from hf_mia.targets import Checkpoint, Elsewhere, Hosted
 from hf_mia.texts import Texts
 
 DATA: dict[str, Data] = {
@@ -27,6 +28,7 @@ DATA: dict[str, Data] = {
     "classified-texts": ClassifiedTexts(),
     "classified-sounds": ClassifiedSounds(),
 }
+ELSEWHERE: dict[str, Recipe | Elsewhere] = {"checkpoint": Checkpoint(), "service": Hosted()}
 
 
 def experiment(config: Mapping[str, object]) -> Experiment:
@@ -34,8 +36,7 @@ def experiment(config: Mapping[str, object]) -> Experiment:
     given = dict(config)
     parts = {name: given.pop(name, None) for name in ("data", "target", "shadows", "attacks", "sweeps", "grid")}
     data = _data(parts["data"] or {}, "texts", "data")
-    targets: dict[str, Recipe | Checkpoint] = {**RECIPES, "checkpoint": Checkpoint()}
-    target = named(targets, parts["target"] or data.recipe, "target")
+    target = named({**RECIPES, **ELSEWHERE}, parts["target"] or data.recipe, "target")
     shadows = _shadows(parts["shadows"] or {}, data)
     beside = {name: PAPERS[name] for name in data.beside if PAPERS[name].least <= shadows.count}
     made = Experiment(
@@ -80,7 +81,7 @@ def _shadows(given: object, data: Data) -> Shadows:
     )
 
 
-def _grid(given: object, data: Data, target: Recipe | Checkpoint) -> Grid:
+def _grid(given: object, data: Data, target: Recipe | Elsewhere) -> Grid:
     """What is not known, each axis as changes of what is: other data is the target's with other fields."""
     rest = _mapping(given, "grid", ["distribution", "architecture", "algorithm"])
     other, algorithm = (rest.pop(name, None) for name in ("distribution", "algorithm"))
@@ -141,7 +142,7 @@ def mapping(experiment: Experiment) -> dict[str, object]:
     """The fields of a config that `experiment` turns back into the same value: the resolved config."""
     target, shadows, grid = experiment.target, experiment.shadows, experiment.grid
     found: dict[str, object] = {"data": _source(experiment.data), "split": plain(experiment.split)}
-    found["target"] = {"name": "checkpoint", **_fields(target)} if isinstance(target, Checkpoint) else _spelt(target)
+    found["target"] = _spelt(target)
     found["shadows"] = {
         "count": shadows.count,
         "pool": shadows.pool,
@@ -179,9 +180,9 @@ def _source(data: Data) -> dict[str, object]:
     return {"kind": kind_of(data), **_fields(data)}
 
 
-def _spelt(recipe: Recipe) -> dict[str, object]:
-    name = next(name for name, known in RECIPES.items() if type(known) is type(recipe))
-    return {"name": name, **_fields(recipe)}
+def _spelt(model: Recipe | Elsewhere) -> dict[str, object]:
+    name = next(name for name, known in {**RECIPES, **ELSEWHERE}.items() if type(known) is type(model))
+    return {"name": name, **_fields(model)}
 
 
 def _spec(called: str, attack: Attack) -> object:

@@ -6,16 +6,19 @@ from importlib.metadata import version
 
 from hf_mia.core import Game
 from hf_mia.keys import records_key
+from hf_mia.plan import Experiment
 from hf_mia.setting import Setting
+from hf_mia.targets import Hosted
 
 LIBRARIES = ("hf_mia", "torch", "transformers", "tokenizers", "datasets", "kornia", "scikit-learn", "numpy")
 
 
-def facts(setting: Setting, target: Game) -> dict[str, object]:
-    """The target, the data's fingerprint, how membership came about, who is who, what was asked, the versions."""
+def facts(setting: Setting, target: Game, base: Game | None = None) -> dict[str, object]:
+    """The target and its base, the data's fingerprint, how membership came about, who is who, the versions."""
     members, data = int(target.member.sum()), setting.experiment.data
     return {
-        "target": {"name": target.model.name, "key": target.model.key},
+        "target": {"name": target.model.name, "key": target.model.key, **_place(setting.experiment)},
+        **({} if base is None else {"reference": {"name": base.model.name, "key": base.model.key}}),
         "data": {
             "path": data.path,
             "fingerprint": records_key(target.pool.records, target.model.collate.columns),
@@ -30,3 +33,12 @@ def facts(setting: Setting, target: Game) -> dict[str, object]:
         },
         "versions": {name: version(name) for name in LIBRARIES},
     }
+
+
+def _place(experiment: Experiment) -> dict[str, object]:
+    """Where a service was asked, in which words, and what it shows."""
+    target = experiment.target
+    if not isinstance(target, Hosted):
+        return {}
+    asked = {"url": target.url, "provider": target.provider, "endpoint": target.endpoint, "access": target.access}
+    return {"service": {**asked, "shown": target.k} if target.access != "text" else asked}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import cast
 
-from hf_mia.core import Game, Model
-from hf_mia.plan import Checkpoint
+from hf_mia.attacks.relative import Against
+from hf_mia.core import Attack, Game, Model
 from hf_mia.setting import Setting, jobs
 from hf_mia.shadows import Job, game, train
+from hf_mia.targets import Elsewhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,17 +22,31 @@ class Trained:
     setting: Setting
     jobs: tuple[Job, ...]
     folders: tuple[Path, ...]
+    cache: Path
+
+    @cached_property
+    def elsewhere(self) -> Model | None:
+        """The target, if it was trained elsewhere: one for all who ask, so that they share a service's budget."""
+        target, data = self.setting.experiment.target, self.setting.experiment.data
+        return target.load(data, self.setting.corpus.records, self.cache) if isinstance(target, Elsewhere) else None
+
+    @cached_property
+    def base(self) -> Game | None:
+        """The model that the target was tuned from, beside the same units, none of which it saw, if one is asked."""
+        experiment = self.setting.experiment
+        if not experiment.based or self.elsewhere is None:
+            return None
+        target = cast(Elsewhere, experiment.target)
+        model = target.base(experiment.data, self.setting.corpus.records, self.elsewhere)
+        return None if model is None else game(model.name, model, self.setting.candidates(), set(), known=True)
 
     def games(self, epoch: int | None = None) -> tuple[Game, list[Game]]:
         """The target's game and the shadows', as after an `epoch` where a recipe has kept it, else as in the end."""
-        setting, target = self.setting, self.setting.experiment.target
-        controls = setting.experiment.controls
+        setting, controls = self.setting, self.setting.experiment.controls
         models = {job.name: self._model(i, epoch) for i, job in enumerate(self.jobs) if job.name not in controls}
         name, candidates = "target", setting.candidates()
-        if isinstance(target, Checkpoint):
-            data = setting.experiment.data
-            models["target"] = data.model(target.model, target.revision, setting.corpus.records)
-            name = models["target"].name
+        if self.elsewhere is not None:
+            models["target"], name = self.elsewhere, self.elsewhere.name
         own = setting.split.shadows and setting.experiment.shadows.pool == "own"
         pool = setting.shadow_pool() if own else candidates
         shadows = []
@@ -52,6 +69,11 @@ class Trained:
         return recipe.load(recipe.after(folder, epoch) if epoch in recipe.kept() and epoch is not None else folder)
 
 
+def opponents(attack: Attack, shadows: Sequence[Game], base: Game | None) -> Sequence[Game]:
+    """The games that an attack is given: that of the base alone where it is one that is set against it."""
+    return [base] if isinstance(attack, Against) and base is not None else shadows
+
+
 def trained(settings: Sequence[Setting], cache: Path) -> list[Trained]:
     """Train what the cache lacks of all the settings' models, each model once; ValueError before any is trained."""
     each = [jobs(setting) for setting in settings]
@@ -60,7 +82,7 @@ def trained(settings: Sequence[Setting], cache: Path) -> list[Trained]:
         job.recipe.steps(job.records, job.processor)  # raises where the records are too few
     folders = iter(train([job for made in each for job in made], cache))
     return [
-        Trained(setting, tuple(made), tuple(next(folders) for _ in made))
+        Trained(setting, tuple(made), tuple(next(folders) for _ in made), cache)
         for setting, made in zip(settings, each, strict=True)
     ]
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from hf_mia.checkpoints import WEIGHTS
-from hf_mia.games import Trained
+from hf_mia.games import Trained, opponents
 from hf_mia.played import write_json
 
 MANIFEST, MODELS = "query.json", "models"
@@ -38,7 +38,8 @@ def keep(folder: Path, own: Trained, limit: int = LIMIT) -> list[str]:
         if left == limit * 10**6:
             notes.append(f"The target's weights do not fit in --keep {limit} megabytes and stay in the cache alone: "
                          "elsewhere `hf-mia query` needs --model.")  # fmt: skip
-    wanted = [name for name, attack in own.setting.experiment.attacks.items() if attack.compares]
+    attacks = own.setting.experiment.attacks
+    wanted = [name for name, a in attacks.items() if a.compares and opponents(a, shadows, own.base) is shadows]
     if not wanted:
         return notes
     size = sum(_size(folders[name]) for name in names[1:])

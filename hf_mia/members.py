@@ -9,12 +9,12 @@ import numpy as np
 
 from hf_mia.core import Integers, Pool
 from hf_mia.data import Data
-from hf_mia.plan import Checkpoint
+from hf_mia.targets import Elsewhere
 
 LARGEST_LIST = 1 << 28  # bytes
 
 
-def members_of(target: Checkpoint, corpus: Pool, data: Data) -> Integers:
+def members_of(target: Elsewhere, corpus: Pool, data: Data) -> Integers:
     """Indices of the member units; ValueError for names that the data does not know, or where none are given."""
     given = {
         "members": bool(target.members),
@@ -23,7 +23,7 @@ def members_of(target: Checkpoint, corpus: Pool, data: Data) -> Integers:
     }
     if sum(map(bool, given.values())) != 1:
         raise ValueError(
-            "a checkpoint's members must be given in exactly one of target.members (a list), "
+            "the members of a target that was trained elsewhere are given in exactly one of target.members (a list), "
             "target.members_file (one user a line) or target.members_column (1 or 0), but "
             f"{[name for name, value in given.items() if value] or 'none'} is set."
         )

@@ -7,7 +7,7 @@ from hf_mia.attacks.gaussians import Gaussians
 from hf_mia.attacks.groups import PerGroup
 from hf_mia.attacks.lira import LiRA, OfflineLiRA
 from hf_mia.attacks.networks import MLP, DeepSets
-from hf_mia.attacks.relative import Relative
+from hf_mia.attacks.relative import Against, Relative
 from hf_mia.attacks.rmia import BASE, RMIA, OfflineRMIA
 from hf_mia.attacks.shadow import LogisticRegression, ScikitLearn, ShadowClassifier
 from hf_mia.attacks.threshold import Threshold
@@ -71,6 +71,7 @@ PAPERS: dict[str, Attack] = {
     "neighbourhood": Threshold(LossGap(Neighbours())),
     "recall": Threshold(LossRatio(Prefixed())),
     "reference": Relative(Threshold(MeanLoss())),
+    "base-reference": Against(Threshold(MeanLoss())),
     "relative-log-rank": Relative(Threshold(MeanLogRank())),
     "auditmi-random-texts": ShadowClassifier(RandomTexts(RankHistogram(), 4)),
     "auditmi-rarest-texts": ShadowClassifier(RarestTexts(RankHistogram(), 4)),

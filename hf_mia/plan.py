@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Literal
 
+from hf_mia.attacks.relative import Against
 from hf_mia.config import change, check_name
 from hf_mia.core import Attack
 from hf_mia.data import Data
@@ -14,9 +15,9 @@ from hf_mia.papers import PAPERS
 from hf_mia.privacy import check_levels, check_randomised
 from hf_mia.recipes import Recipe
 from hf_mia.recipes.named import RECIPES
+from hf_mia.targets import Elsewhere, Hosted, Provenance
 from hf_mia.texts import Texts
 
-Provenance = Literal["random_split", "coin", "canary", "post_hoc", "unknown"]
 Value = float | int | str | None
 
 
@@ -45,22 +46,6 @@ class Users:
             raise ValueError(
                 "held_out > 0 asks about texts that were not trained on, and trained = 1 leaves none: lower trained."
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A target that was trained elsewhere, and who its members are: by name, in a file, or by a column of the data.
-
-    `provenance` says how membership came about: `random_split`, `canary`, `post_hoc` (members and non-members
-    were collected apart: a difference between them can look like a leak) or `unknown`.
-    """
-
-    model: str = ""
-    revision: str | None = None
-    members: tuple[str, ...] = ()
-    members_file: str | None = None
-    members_column: str | None = None
-    provenance: Provenance = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +128,7 @@ class Experiment:
 
     data: Data = Texts()
     split: Users = Users()
-    target: Recipe | Checkpoint = RECIPES["lstm"]
+    target: Recipe | Elsewhere = RECIPES["lstm"]
     shadows: Shadows = Shadows()
     attacks: Mapping[str, Attack] = field(default_factory=lambda: {name: PAPERS[name] for name in Texts.beside})
     sweeps: Mapping[str, Sweep] = field(default_factory=dict)
@@ -165,7 +150,7 @@ class Experiment:
             raise ValueError(f"trials must be at least 1, but is {self.trials}.")
         swept = [PAPERS[name] for sweep in self.sweeps.values() for name in sweep.attacks if name in PAPERS]
         for attack in (*self.attacks.values(), *swept):
-            if attack.least > self.shadows.count:
+            if attack.least > self.shadows.count and not (isinstance(attack, Against) and self._reference):
                 raise ValueError(f"{attack} takes {attack.least} shadows or more, but shadows.count is "
                                  f"{self.shadows.count}: raise it, or leave the attack out.")  # fmt: skip
         self._check_kinds()
@@ -188,16 +173,38 @@ class Experiment:
             if not self.data.takes(attack.signal.probe):
                 raise ValueError(f"{place} asks by {attack.signal.probe}, which is not for data.kind = "
                                  f"{kind(self.data.columns)}: name others, as {list(self.data.beside)}.")  # fmt: skip
-        if isinstance(self.target, Checkpoint) and (self.controls or self.grid):
+        if isinstance(self.target, Elsewhere) and (self.controls or self.grid):
             raise ValueError(
-                "a checkpoint was trained elsewhere: controls and grid need a target that is trained here."
+                "a checkpoint or a service was trained elsewhere: controls and grid need a target that is trained here."
             )
+        if isinstance(self.target, Hosted) and self.data.columns != ("text",):
+            raise ValueError(f"a service is asked about texts, but data.kind is {kind(self.data.columns)}: set "
+                             "data.kind to texts, or name a checkpoint.")  # fmt: skip
+
+    def every(self) -> dict[str, Attack]:
+        """Every attack by its name, and those of the sweeps, one a value, by the sweep's name and theirs."""
+        swept = {
+            f"{title}: {name} ({sweep.field}={value})": sweep.attack(name, value)
+            for title, sweep in self.sweeps.items()
+            for name in sweep.attacks
+            for value in sweep.values
+        }
+        return {**self.attacks, **swept}
+
+    @property
+    def _reference(self) -> bool:
+        return isinstance(self.target, Elsewhere) and self.target.reference is not None
+
+    @property
+    def based(self) -> bool:
+        """Whether an attack sets the target against the model that it was tuned from."""
+        return self._reference and any(isinstance(attack, Against) for attack in self.every().values())
 
     @property
     def provenance(self) -> Provenance:
-        """How membership came about: drawn here, or as the config says of a checkpoint."""
+        """How membership came about: drawn here, or as the config says of a target that was trained elsewhere."""
         drawn: Provenance = "coin" if self.split.coin else "random_split"
-        return self.target.provenance if isinstance(self.target, Checkpoint) else drawn
+        return self.target.provenance if isinstance(self.target, Elsewhere) else drawn
 
 
 def kind(columns: Sequence[str]) -> str:

@@ -11,6 +11,8 @@ from hf_mia.data import Portrait
 from hf_mia.figures import histogram_figure, matrix_figure
 from hf_mia.models import TextCollate
 from hf_mia.posteriors import Posteriors
+from hf_mia.probes import Tokens
+from hf_mia.respondents import RawTexts
 from hf_mia.signals.classifier import Correctness, Loss
 from hf_mia.signals.encoder import table
 from hf_mia.signals.language import LogRankHistogram, TokenShare, vocabulary
@@ -23,16 +25,28 @@ BINS = 40
 LOSSES = 1e-6, 20.0  # nats: what lies beyond is drawn at the end
 
 
-def text_portrait(target: Game, ask: Ask) -> Portrait:
-    """The shares of words by the rank of the true word, members against non-members, and both sides' unknown words."""
-    signal, inside = LogRankHistogram(), target.member == 1
-    answers = ask(target.model, signal.probe, target.pool.records)
+def text_portrait(target: Game, ask: Ask, probe: Probe) -> Portrait:
+    """The shares of words by the rank of the true word, members against non-members, and both sides' unknown words.
+
+    Of a service it is what its answers to `probe`, the headline attack's, show: nothing more is asked, and where these
+    hold no ranks there is nothing to see.
+    """
+    inside, spoken = target.member == 1, isinstance(target.model.collate, RawTexts)
+    if spoken and not isinstance(probe, Tokens):
+        return Portrait()
+    answers = ask(target.model, Tokens(), target.pool.records)
+    first = next(iter(answers))
+    if "rank" not in first:
+        return Portrait()
+    signal = LogRankHistogram(top=int(first["shown"].values[0]) if "shown" in first else None)
     counts = signal.read(answers, target.pool)
-    edges = np.exp(np.linspace(0, np.log1p(vocabulary(next(iter(answers)))), signal.bins + 1))
+    upper = vocabulary(first) if signal.top is None else signal.top + 1
+    edges = np.exp(np.linspace(0, np.log1p(upper), signal.bins + 1))
     shares = counts / counts.sum(axis=1, keepdims=True)
     label = "1 + rank of the true word"
     figure = histogram_figure(*_means(shares, inside), edges, label, _bands(shares, inside))
-    return Portrait({"unknown_word_share": _unknown(target, ask)}, {"ranks": figure})
+    known = {} if spoken else {"unknown_word_share": _unknown(target, ask)}
+    return Portrait(known, {"ranks": figure})
 
 
 def _means(shares: Floats, inside: Booleans) -> tuple[Floats, Floats]:

@@ -26,6 +26,7 @@ from hf_mia.keys import content_key
 from hf_mia.learnt import taught
 from hf_mia.opened import Run
 from hf_mia.runner import Runner
+from hf_mia.spoken import as_asked
 from hf_mia.units import places
 from hf_mia.words import Word, words
 
@@ -129,8 +130,8 @@ class Query:
 
     def _said(self, table: object, folder: Path) -> list[list[Answers]]:
         """What every model answers, in memory: on the disk a question would stay."""
-        ask = Runner(folder)
-        return [list(ask(model, self.signal.probe, table)) for model in (self.target, *self.references)]  # type: ignore[arg-type]
+        ask, probe = Runner(folder), self.signal.probe
+        return [list(ask(as_asked(model, probe), probe, table)) for model in (self.target, *self.references)]  # type: ignore[arg-type]
 
     def _features(self, said: Sequence[Sequence[Answers]], pool: Pool, keep: Booleans | None) -> Floats:
         """What the signal reads off every model's answers: (models, units, f)."""
@@ -161,7 +162,8 @@ def query(run: Run, attack: str | None = None, model: str | Path | None = None, 
     hindered = obstacles(run, cache)
     able = [name for name, why in hindered.items() if not why]
     if attack is None and not able:
-        raise ValueError(f"run {str(run.folder)!r} cannot be asked: " + " ".join(map(": ".join, hindered.items())))
+        reasons = {why: f"{', '.join(n for n in hindered if hindered[n] == why)}: {why}" for why in hindered.values()}
+        raise ValueError(f"run {str(run.folder)!r} cannot be asked: {' '.join(reasons.values())}")
     name = able[0] if attack is None else attack
     check_name(name, hindered, "attack of this run")
     if hindered[name]:

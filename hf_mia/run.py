@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from hf_mia.attacks.downstream import Downstream
-from hf_mia.continuations import Continuations
 from hf_mia.core import Ask, Attack, Evidence, Game, Pool, Scorer, gather
 from hf_mia.downstream import classifying, taught
 from hf_mia.exposure import flips
 from hf_mia.facts import facts
-from hf_mia.games import Trained, trained
+from hf_mia.games import Trained, opponents, trained
+from hf_mia.inference import infer
 from hf_mia.keys import content_key
 from hf_mia.plan import Experiment
 from hf_mia.played import Played, Reports, Scene
@@ -20,28 +22,31 @@ from hf_mia.progress import bar
 from hf_mia.report import Report
 from hf_mia.runner import Runner
 from hf_mia.setting import Setting, setting
-from hf_mia.spoken import in_text
+from hf_mia.spoken import as_asked
 
+SPLITS = 100  # of the non-members, in the control of dataset inference
 Found = tuple[Evidence, list[Evidence]]
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
     """Where attacks are played: what is asked, how reports are made, who hears of the progress, and the `rest`, units
-    of the target's data that are not in the game."""
+    of the target's data that are not in the game, and the `base` that the target was tuned from, if it is asked."""
 
     experiment: Experiment
     ask: Ask
     told: Callable[[str], None]
     rest: Pool
+    base: Game | None = None
     fits: dict[str, Scorer] = field(default_factory=dict, repr=False)
 
     def evidence(self, attack: Attack, target: Game, shadows: Sequence[Game], name: str) -> Found:
         self.told(name)
+        shadows = opponents(attack, shadows, self.base)
         if isinstance(attack, Downstream):
             target, *shadows = classifying([target, *shadows], self.rest, self.ask)
-        if isinstance(attack.signal.probe, Continuations):
-            target, *shadows = (replace(game, model=in_text(game.model)) for game in (target, *shadows))
+        probe = attack.signal.probe
+        target, *shadows = (replace(game, model=as_asked(game.model, probe)) for game in (target, *shadows))
         return gather(attack, target, shadows, self.ask)
 
     def report(self, attack: Attack, found: Found, target: Game, name: str) -> Report:
@@ -87,7 +92,7 @@ def play(prepared: Setting, cache: Path) -> Played:
             count += 1
             progress(count, max(count, steps(experiment, own)), name)
 
-        stage = Stage(experiment, Runner(cache), told, own.setting.rest())
+        stage = Stage(experiment, Runner(cache), told, own.setting.rest(), own.base)
         target, shadows = own.games()
         evidence = {name: stage.evidence(a, target, shadows, name) for name, a in experiment.attacks.items()}
         reports = {name: stage.report(a, evidence[name], target, name) for name, a in experiment.attacks.items()}
@@ -101,10 +106,23 @@ def play(prepared: Setting, cache: Path) -> Played:
     probe = next(iter(experiment.attacks.values())).signal.probe
     portrait = data.portrait(target, stage.ask, probe)
     useful = data.utility(target.model, stage.rest, stage.ask)
-    told_facts = {**facts(prepared, target), **({} if useful is None else {data.useful: useful})}
+    told_facts = {**facts(prepared, target, own.base), **({} if useful is None else {data.useful: useful})}
+    if data.columns == ("text",):
+        told_facts["dataset_inference"] = of_a_set(next(iter(reports.values())))
     twins = data.twins(target.pool, member)
     found = target.model.name, reports, evidence, sweeps, scenes, trials, flipped, control, twins, portrait, told_facts
     return Played(*found, own)
+
+
+def of_a_set(report: Report) -> dict[str, object] | None:
+    """Whether the members as a whole score above the non-members, with the control beside (`hf_mia.inference`).
+
+    None where the scores are not finite, or too few non-members to split.
+    """
+    inside, outside = report.scores[report.member], report.scores[~report.member]
+    if not np.isfinite(report.scores).all() or len(outside) < 4:
+        return None
+    return {"attack": report.name, **asdict(infer(inside, outside, repeats=SPLITS))}
 
 
 def steps(experiment: Experiment, own: Trained) -> int:

@@ -81,7 +81,10 @@ def answers_of(
     module: torch.nn.Module, collate: Collate, probe: Probe, records: Dataset, chunk: int = 1024, tokens: int = 4096
 ) -> Iterator[Answers]:
     """What a module answers as it is now, on the device that it is on, chunk by chunk: nothing is kept."""
-    device, collate = next(module.parameters()).device, probe.through(collate)
+    import torch
+
+    device = next((weights.device for weights in module.parameters()), torch.device("cpu"))
+    collate = probe.through(collate)
     columns = records.select_columns(list(collate.columns))
     for start in range(0, len(records), chunk):
         items = collate.encode(columns[start : start + chunk])

@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from hf_mia.calls import Line
-from hf_mia.core import Model
+from hf_mia.continuations import Continuations, halved
+from hf_mia.core import Model, Probe
 from hf_mia.endpoints import Endpoint
 from hf_mia.keys import content_key
 from hf_mia.replies import Scored
 from hf_mia.respondents import RawTexts, Respondent, Told
-from hf_mia.terms import Budget, Manners
+from hf_mia.terms import Access, Budget, Manners
 
-Access = Literal["prompt", "top-k", "text"]
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")  # in capitals, as keys themselves never are
 _MARKS = "Ġ▁ \t\n"  # what stands for a space before a token that begins a word
 
 
@@ -56,10 +56,26 @@ class Service:
                 raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}.")
         if self.key is not None and not _NAME.fullmatch(self.key):
             raise ValueError(
-                "key must be the name of an environment variable, such as HF_TOKEN, and not the key itself."
+                "key must be the name of an environment variable in capitals, such as HF_TOKEN, and not the key itself."
             )
         if self.access == "prompt":
             self.endpoint.about("", self.k)  # says what it lacks
+
+    def silent(self) -> ValueError:
+        """What is said where a service that shows text alone is asked for numbers."""
+        return ValueError(
+            f"{self.endpoint.model} shows text alone, and no log-probability or rank of a token: take an attack on "
+            "generated text, such as generation-chrf, or set access to 'prompt' or 'top-k' if it shows more."
+        )
+
+    def queries(self, probe: Probe, texts: Sequence[str]) -> int:
+        """How many queries the answers of a probe to some texts take: equal texts are asked about once."""
+        unique = set(texts)
+        if isinstance(probe, Continuations):
+            return probe.samples * len({halved(text, probe.share) for text in unique if halved(text, probe.share)[1]})
+        if self.access == "prompt":
+            return len(unique)
+        return len({prefix for text in unique for prefix, _ in cuts(text, self.positions)})
 
 
 def service_model(service: Service, cache: Path) -> Model:
@@ -82,11 +98,7 @@ class Remote(Respondent):
 
     def tokens(self, texts: Sequence[str]) -> list[Told]:
         if self.service.access == "text":
-            raise ValueError(
-                f"{self.service.endpoint.model} shows text alone, and no log-probability or rank of a token: take an "
-                "attack on generated text, such as generation-chrf, or set access to 'prompt' or 'top-k' if it shows "
-                "more."
-            )
+            raise self.service.silent()
         return self._scored(texts) if self.service.access == "prompt" else self._ranked(texts)
 
     def continued(

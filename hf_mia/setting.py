@@ -10,10 +10,11 @@ import numpy as np
 
 from hf_mia.config import change
 from hf_mia.core import Booleans, Integers, Pool
-from hf_mia.plan import Checkpoint, Experiment, Users
+from hf_mia.plan import Experiment, Users
 from hf_mia.recipes import Recipe
 from hf_mia.recipes.named import RECIPES
 from hf_mia.shadows import Job, Split, halves, same_halves, split_users
+from hf_mia.targets import Elsewhere, Hosted
 from hf_mia.units import of_units, places, shuffled_share
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def setting(experiment: Experiment, corpus: Pool | None = None) -> Setting:
         foreign = replace(foreign, names=tuple(f"shadows.data/{name}" for name in foreign.names))
     same = shadows.pool == "same"
     own = 0 if foreign or same else shadows.count
-    if isinstance(experiment.target, Checkpoint):
+    if isinstance(experiment.target, Elsewhere):
         split = _given(corpus, experiment, own)
     else:
         split = split_users(len(corpus.names), users.members, own, users.seed, unit, users.coin)
@@ -83,6 +84,12 @@ def setting(experiment: Experiment, corpus: Pool | None = None) -> Setting:
             )
         split = replace(halves(split.members, split.nonmembers, others, shadows.count, users.seed), rest=split.rest)
     made = Setting(experiment, corpus, foreign, split)
+    if experiment.based:
+        cast(Elsewhere, experiment.target).tuned_from()  # what a card lacks is said before anything is trained
+    if isinstance(experiment.target, Hosted):
+        from hf_mia.rehearsal import rehearse
+
+        rehearse(experiment.target.service(), experiment.every(), shadows.count)
     experiment.data.check(made.candidates(), None if same else made.shadow_pool(), made.rest())
     return made
 
@@ -92,7 +99,7 @@ def _given(corpus: Pool, experiment: Experiment, shadows: int) -> Split:
     from hf_mia.members import members_of
 
     unit = experiment.data.unit
-    target = cast(Checkpoint, experiment.target)
+    target = cast(Elsewhere, experiment.target)
     members = members_of(target, corpus, experiment.data)
     others = np.random.default_rng(experiment.split.seed).permutation(
         np.setdiff1d(np.arange(len(corpus.names)), members)
@@ -141,14 +148,14 @@ def jobs(setting: Setting) -> list[Job]:
     experiment, split = setting.experiment, setting.split
     target, shadows = experiment.target, experiment.shadows
     seed = 1000 * experiment.split.seed
-    if not isinstance(target, Recipe) and shadows.recipe is None:
-        if shadows.count:
-            names = [name for name, recipe in RECIPES.items() if recipe.columns == experiment.data.columns]
-            raise ValueError(
-                f"the target is a checkpoint, so shadows.recipe must name how shadows are trained, one of {names}; or "
-                "set shadows.count to 0."
-            )
+    if not isinstance(target, Recipe) and not shadows.count:
         return []
+    if not isinstance(target, Recipe) and shadows.recipe is None:
+        names = [name for name, recipe in RECIPES.items() if recipe.columns == experiment.data.columns]
+        raise ValueError(
+            "the target was trained elsewhere, so shadows.recipe must name how shadows are trained, one of "
+            f"{names}; or set shadows.count to 0."
+        )
     found = []
     if isinstance(target, Recipe):
         processor = target.processor(setting.outside())

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from hf_mia.collate import Batch
-from hf_mia.core import Floats, Integers, Model
+from hf_mia.continuations import Continuations
+from hf_mia.core import Floats, Integers, Model, Probe
 from hf_mia.keys import content_key
 from hf_mia.models import TextCollate
 from hf_mia.probes import Tokens
@@ -124,6 +125,11 @@ def in_text(model: Model) -> Model:
     if not isinstance(model.collate, TextCollate):
         raise ValueError(f"model {model.name!r} takes no texts, but {type(model.collate).__name__}: name a text model.")
     return Model(model.name, content_key([model.key, "in text"]), RawTexts(), partial(_load, model.load, model.collate))
+
+
+def as_asked(model: Model, probe: Probe) -> Model:
+    """The model as a probe asks it: in text where it is about what is written."""
+    return in_text(model) if isinstance(probe, Continuations) else model
 
 
 def _load(load: Callable[[], torch.nn.Module], collate: TextCollate) -> Respondent:

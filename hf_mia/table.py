@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from hf_mia.estimates import Estimate
+from hf_mia.inference import LEVEL
 from hf_mia.plan import Experiment
 from hf_mia.played import SPREAD, Played, Scene, checks, epsilons, spread
 from hf_mia.privacy import Epsilon
@@ -54,12 +55,22 @@ def print_played(experiment: Experiment, played: Played, console: Console) -> No
             f"{played.twins.near} of {played.twins.of} members have an equal or near-equal non-member, "
             f"{played.twins.exact} an equal one: no attack can tell these apart."
         )
+    _print_set(played.facts.get("dataset_inference"), console)
     verdict = played.verdict(played.headline)
     failed = [
         name.removeprefix("beats ") for name, passed in checks(played.headline, played.control).items() if not passed
     ]
     why = f" It does not beat {' or '.join(failed)}." if failed else ""
     console.print(f"Verdict by {played.headline.name}: [bold]{verdict}[/bold]. {MEANING[verdict]}{why}")
+
+
+def _print_set(found: object, console: Console) -> None:
+    """What dataset inference says of all members at once, if it was made."""
+    if isinstance(found, Mapping):
+        console.print(
+            f"As one set the members score above the non-members with p = {found['p_value']:.3g} by {found['attack']} "
+            f"(dataset inference); of random halves of the non-members {found['false_alarms']:.0%} have p < {LEVEL}."
+        )
 
 
 def print_epsilons(bounds: Mapping[str, Sequence[Epsilon]], console: Console) -> None:

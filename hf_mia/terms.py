@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Literal
+
+Access = Literal["prompt", "top-k", "text"]  # what a service shows, the most first
 
 
 class BudgetSpent(RuntimeError):

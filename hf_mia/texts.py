@@ -77,7 +77,7 @@ class Written(Data):
     def portrait(self, target: Game, ask: Ask, probe: Probe) -> Portrait:
         from hf_mia.portraits import text_portrait
 
-        return text_portrait(target, ask)
+        return text_portrait(target, ask, probe)
 
 
 @dataclass(frozen=True, kw_only=True)

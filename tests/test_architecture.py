@@ -61,7 +61,8 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "checkpoints": set(),
     "pixels": {"core", "keys"},
     "data": {"core", "twins"},
-    "portraits": {"backbones", "core", "data", "figures", "models", "posteriors", "signals", "views"},
+    "portraits": {"backbones", "core", "data", "figures", "models", "posteriors", "probes", "respondents"}
+    | {"signals", "views"},
     "knn": {"core", "signals"},
     "downstream": {"core", "keys", "knn", "signals"},
     "images": {"classes", "controls", "core", "data", "keys", "knn", "pixels", "portraits", "sources"}
@@ -82,11 +83,11 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "texts": {"continuations", "controls", "core", "data", "docstrings", "models", "portraits", "probes"}
     | {"sources", "versions"},
     "docstrings": set(),
-    "plan": {"config", "core", "data", "papers", "privacy", "recipes", "texts"},
+    "plan": {"attacks", "config", "core", "data", "papers", "privacy", "recipes", "targets", "texts"},
     "experiment": {"classified", "classified_sounds", "config", "core", "data", "images", "pairs", "papers"}
-    | {"plan", "recipes", "texts"},
-    "setting": {"config", "core", "members", "plan", "recipes", "shadows", "units"},
-    "games": {"core", "plan", "setting", "shadows"},
+    | {"plan", "recipes", "targets", "texts"},
+    "setting": {"config", "core", "members", "plan", "recipes", "rehearsal", "shadows", "targets", "units"},
+    "games": {"attacks", "core", "plan", "setting", "shadows", "targets"},
     "sounds": {"keys"},
     "outputs": {"core", "posteriors", "signals"},
     "arrays": {"attacks", "config", "core", "estimates", "experiment", "outputs", "papers", "posteriors"} | {"report"},
@@ -105,42 +106,32 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "hub": {"card", "folder", "outcome"},
     "callback": {"core", "estimates", "models", "papers", "probes", "report", "runner"},
     "learnt": {"core"},
-    "calibration": {"attacks", "core", "folder", "learnt", "played", "progress", "units"},
+    "calibration": {"attacks", "core", "folder", "games", "learnt", "played", "progress", "spoken", "units"},
     "keeping": {"checkpoints", "games", "played"},
     "opened": {"calibration", "config", "core", "experiment", "folder", "keeping", "learnt", "plan", "report"},
-    "askable": {"attacks", "core", "keeping", "learnt", "opened", "papers", "plan"},
+    "askable": {"attacks", "core", "keeping", "learnt", "opened", "papers", "plan", "targets"},
     "words": {"core", "models"},
     "query": {"askable", "calibration", "config", "core", "exposure", "keys", "learnt", "opened", "runner"}
-    | {"units", "words"},
+    | {"spoken", "units", "words"},
     "app": {"app", "askable", "calibration", "checkpoints", "config", "console", "core", "demo", "estimates"}
-    | {
-        "experiment",
-        "figures",
-        "folder",
-        "images",
-        "keeping",
-        "keys",
-        "membership",
-        "models",
-        "opened",
-        "papers",
-        "plan",
-    }
-    | {"portraits", "probes", "query", "recipes", "report", "run", "runner", "setting", "signals", "texts"}
-    | {"units", "views", "words"},
+    | {"experiment", "figures", "folder", "images", "keeping", "keys", "membership", "models", "opened"}
+    | {"papers", "plan", "portraits", "probes", "query", "recipes", "report", "run", "runner", "setting"}
+    | {"signals", "texts", "units", "views", "words"},
     "query_cli": {"data", "query", "texts", "words"},
     "inference": set(),
     "versions": {"collate", "core", "models", "probes"},
     "respondents": {"collate"},
-    "spoken": {"collate", "core", "keys", "models", "probes", "respondents"},
+    "spoken": {"collate", "continuations", "core", "keys", "models", "probes", "respondents"},
     "continuations": {"collate", "core", "respondents"},
     "replies": set(),
     "endpoints": {"replies"},
     "terms": set(),
     "calls": {"endpoints", "keys", "progress", "replies", "terms"},
-    "services": {"calls", "core", "endpoints", "keys", "replies", "respondents", "terms"},
+    "services": {"calls", "continuations", "core", "endpoints", "keys", "replies", "respondents", "terms"},
     "paired": {"checkpoints", "collate", "core", "keys", "models", "recipes"},
     "pairs": {"core", "paired", "texts"},
+    "targets": {"checkpoints", "core", "data", "endpoints", "services", "terms"},
+    "rehearsal": {"continuations", "core", "papers", "probes", "respondents", "runner", "services"},
 }
 
 

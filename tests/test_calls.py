@@ -177,7 +177,7 @@ def test_a_spent_budget_stops_cleanly_and_keeps_what_was_paid_for(
     expected = ask(server, small_pool, tmp_path / "whole")
     server.requests.clear()
     manners = replace(QUICK, threads=threads)
-    with pytest.raises(BudgetSpent, match=r"budget.queries = 5 is spent on m, after 5 queries .* raise the budget"):
+    with pytest.raises(BudgetSpent, match=r"budget.queries = 5 is spent on m, after 5 queries .* run again to go on"):
         ask(server, small_pool, tmp_path / "cut", manners=manners, budget=Budget(queries=5))
     assert len(server.requests) == 5
     assert len(list((tmp_path / "cut" / "replies").rglob("*.json"))) == 5

@@ -73,6 +73,7 @@ CHANGES: dict[str, dict[str, object]] = {  # one deep change an entry, so that t
     "auditmi-relative-random-texts": {"attack": {"signal": {"texts": 2}}},
     "auditmi-relative-rarest-texts": {"attack": {"signal": {"texts": 2}, "classifier": {"C": 0.1}}},
     "reference": {"attack": {"signal": {"first_subword": True}}},
+    "base-reference": {"attack": {"signal": {"first_subword": True}}},
     "auditmi-sampled": {"signal": {"signal": {"top": 3, "bins": 7}, "probe": {"samples": 6, "share": 0.25}}},
     "samia": {"signal": {"probe": {"samples": 3, "temperature": 0.5, "seed": 2}}},
     "generation-chrf": {"signal": {"probe": {"tokens": 16}}},

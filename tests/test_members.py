@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hf_mia.members import members_of
-from hf_mia.plan import Checkpoint
+from hf_mia.targets import Checkpoint
 from hf_mia.texts import Texts, load_texts
 
 USERS = ["ann", "bob", "cy", "dee"]

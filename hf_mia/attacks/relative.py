@@ -35,19 +35,42 @@ class Relative(Attack):
                 "raise shadows.count."
             )
         fitted = self.attack.fit([_known(shadow) for shadow in shadows])
+        return Scorer(lambda evidence: fitted.score(_beyond(evidence, "Relative")), fitted.threshold)
 
-        def score(evidence: Evidence) -> Floats:
-            level, found = _level(evidence)
-            if not found.all():
-                lost = [name for name, f in zip(evidence.names, found, strict=True) if not f]
-                raise ValueError(
-                    f"Relative compares units across models, but {len(lost)} of {len(found)} units have no "
-                    f"shadow that never saw them, such as {lost[:3]}: ask every shadow about the target's "
-                    "pool, or raise shadows.count."
-                )
-            return fitted.score(replace(evidence, features=evidence.features - level))
 
-        return Scorer(score, fitted.threshold)
+@dataclass(frozen=True)
+class Against(Attack):
+    """Any attack that gives scores without shadows, on features less those of models that never saw the unit.
+
+    A fine-tune is set against the model that it was tuned from: what is easy for both is no sign of membership
+    (Mireshghallah et al. 2022, the pre-trained model as reference). Where an experiment names such a reference, it is
+    the only one; else the references are the shadows, by their mean. None of them is learnt from, so there is no
+    threshold. Needs 1 reference or more.
+    """
+
+    least: ClassVar[int] = 1
+    compares: ClassVar[bool] = True
+    attack: Attack
+
+    @property
+    def signal(self) -> Signal:  # type: ignore[override]
+        return self.attack.signal
+
+    def fit(self, shadows: Sequence[Evidence]) -> Scorer:
+        fitted = self.attack.fit([])
+        return Scorer(lambda evidence: fitted.score(_beyond(evidence, "Against")))
+
+
+def _beyond(evidence: Evidence, who: str) -> Evidence:
+    """The evidence less its references' level; ValueError for units that each of them saw."""
+    level, found = _level(evidence)
+    if not found.all():
+        lost = [name for name, f in zip(evidence.names, found, strict=True) if not f]
+        raise ValueError(
+            f"{who} compares units across models, but {len(lost)} of {len(found)} units have no shadow that never saw "
+            f"them, such as {lost[:3]}: ask every shadow about the target's pool, or raise shadows.count."
+        )
+    return replace(evidence, features=evidence.features - level)
 
 
 def _known(shadow: Evidence) -> Evidence:
@@ -60,6 +83,8 @@ def _known(shadow: Evidence) -> Evidence:
 
 def _level(evidence: Evidence) -> tuple[Floats, Booleans]:
     """Mean features (units, f) over the references that never saw a unit, and whether there is one (units,)."""
+    if not evidence.references:
+        return np.zeros_like(evidence.features), np.zeros(len(evidence.names), dtype=np.bool_)
     out = np.array([reference.member == 0 for reference in evidence.references], dtype=np.float64)
     features = np.array([reference.features for reference in evidence.references])
     count = out.sum(axis=0)
