@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.continuations import Continuations
-from hf_mia.core import Ask, Attack, Evidence, Game, Pool, Scorer, gather
+from hf_mia.core import Ask, Attack, Evidence, Floats, Game, Pool, Scorer, gather
+from hf_mia.dates import date_scores
 from hf_mia.downstream import classifying, taught
 from hf_mia.exposure import flips
 from hf_mia.facts import facts
@@ -102,9 +103,16 @@ def play(prepared: Setting, cache: Path) -> Played:
     portrait = data.portrait(target, stage.ask, probe)
     useful = data.utility(target.model, stage.rest, stage.ask)
     told_facts = {**facts(prepared, target), **({} if useful is None else {data.useful: useful})}
-    twins = data.twins(target.pool, member)
-    found = target.model.name, reports, evidence, sweeps, scenes, trials, flipped, control, twins, portrait, told_facts
-    return Played(*found, own)
+    twins, overlap = data.twins(target.pool, member), data.overlap(target.pool, member)
+    shown = control, twins, overlap, _dated(data.dates(target.pool), control), portrait, told_facts
+    return Played(target.model.name, reports, evidence, sweeps, scenes, trials, flipped, *shown, own)
+
+
+def _dated(days: Floats | None, control: Report) -> Report | None:
+    """What the dates alone tell of the control's units."""
+    if days is None:
+        return None
+    return replace(control, name="dates (no model)", scores=date_scores(days, control.member), threshold=None)
 
 
 def steps(experiment: Experiment, own: Trained) -> int:

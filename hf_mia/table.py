@@ -39,7 +39,7 @@ def print_played(experiment: Experiment, played: Played, console: Console) -> No
         f"{100 * played.control.confidence:g} % intervals"
     )
     above = {report.name: played.above_control(report) for report in played.reports.values()}
-    print_table(title, [*played.reports.values(), played.control], console, above)
+    print_table(title, [*played.reports.values(), *played.blind], console, above)
     for name, rows in played.sweeps.items():
         print_table(name, [report for row in rows.values() for report in row], console)
     if played.trials:
@@ -54,10 +54,11 @@ def print_played(experiment: Experiment, played: Played, console: Console) -> No
             f"{played.twins.near} of {played.twins.of} members have an equal or near-equal non-member, "
             f"{played.twins.exact} an equal one: no attack can tell these apart."
         )
+    if played.overlap is not None:
+        console.print(f"{played.overlap}")
     verdict = played.verdict(played.headline)
-    failed = [
-        name.removeprefix("beats ") for name, passed in checks(played.headline, played.control).items() if not passed
-    ]
+    passed = checks(played.headline, played.control, played.dates)
+    failed = [name.removeprefix("beats ") for name, beaten in passed.items() if not beaten]
     why = f" It does not beat {' or '.join(failed)}." if failed else ""
     console.print(f"Verdict by {played.headline.name}: [bold]{verdict}[/bold]. {MEANING[verdict]}{why}")
 

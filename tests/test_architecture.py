@@ -58,7 +58,9 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "classes": {"core", "sources"},
     "checkpoints": set(),
     "pixels": {"core", "keys"},
-    "data": {"core", "twins"},
+    "overlap": {"core", "twins"},
+    "dates": {"core", "estimates"},
+    "data": {"core", "overlap", "twins"},
     "portraits": {"backbones", "core", "data", "figures", "models", "posteriors", "signals", "views"},
     "knn": {"core", "signals"},
     "downstream": {"core", "keys", "knn", "signals"},
@@ -68,7 +70,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "logits": {"checkpoints", "collate", "recipes", "vision"},
     "classifiers": {"checkpoints", "classifying", "core", "keys", "logits", "models", "vision"},
     "classified": {"classes", "classifiers", "controls", "core", "data", "docstrings", "gradients", "images"}
-    | {"portraits", "posteriors", "sources", "texts", "twins"},
+    | {"dates", "overlap", "portraits", "posteriors", "sources", "texts", "twins"},
     "classified_sounds": {"classes", "classified", "classifiers", "controls", "core", "data", "keys"}
     | {"sounds", "sources"},
     "backbones": {"checkpoints", "recipes"},
@@ -78,7 +80,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "recipes": {"augmentation", "checkpoints", "classifiers", "classifying", "collate", "core", "keys"}
     | {"logits", "models", "paired", "recipes", "vision"},
     "texts": {"continuations", "controls", "core", "data", "docstrings", "models", "portraits", "probes"}
-    | {"sources", "versions"},
+    | {"dates", "overlap", "sources", "versions"},
     "docstrings": set(),
     "plan": {"config", "core", "data", "papers", "privacy", "recipes", "texts"},
     "experiment": {"classified", "classified_sounds", "config", "core", "data", "images", "pairs", "papers"}
