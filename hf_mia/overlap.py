@@ -51,5 +51,5 @@ def text_overlap(pool: Pool, member: Booleans, columns: Sequence[str], most: int
         some = pool.records.select(drawn)
         sides.append([str(text) for column in columns for text in some[column]])
         of.append(len(rows) * len(columns))
-    ours, others = ngram_overlap(*sides, RUN)
+    ours, others = ngram_overlap(sides[0], sides[1], RUN)
     return Overlap(ours, others, RUN, (len(sides[0]), len(sides[1])), (of[0], of[1]))
