@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 from hf_mia.classes import classes_of, frequent, once, refuse_shared, with_classes
 from hf_mia.core import Ask, Booleans, Floats, Game, Integers, Model, Pool, Probe
 from hf_mia.data import Data, Portrait
+from hf_mia.dates import DATE, days, unit_days
 from hf_mia.images import DIGITS, Images, digits, first, images_of
 from hf_mia.sources import check_column, load, marked_rows
 from hf_mia.texts import DOCSTRINGS
@@ -19,6 +20,7 @@ from hf_mia.texts import DOCSTRINGS
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from hf_mia.overlap import Overlap
     from hf_mia.twins import Twins
 
 JUDGED = 2000  # records outside of the game by which a classifier is judged
@@ -87,7 +89,8 @@ class ClassifiedImages(Classified, Images):
 class ClassifiedTexts(Classified, Data):
     """Texts with classes; without a `path`, sentences of docstrings and the packages that they are from.
 
-    `classes` keeps only the texts of so many classes, the most frequent.
+    `classes` keeps only the texts of so many classes, the most frequent. `date` names a column of dates;
+    where there is one, an attack must beat what the date alone tells.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("text", "label")
@@ -97,6 +100,7 @@ class ClassifiedTexts(Classified, Data):
     text: str = "text"
     label: str = "label"
     classes: int | None = None
+    date: str | None = None
 
     def load(self) -> Pool:
         records = self._records()
@@ -109,7 +113,12 @@ class ClassifiedTexts(Classified, Data):
         texts = records.select_columns([self.text])
         texts = texts if self.text == "text" else texts.rename_column(self.text, "text")
         rows = once(_contents(texts), wanted, "text")
-        return unit_pool(with_classes(texts, place[labels], [names[label] for label in kept]), rows, self)
+        pool = unit_pool(with_classes(texts, place[labels], [names[label] for label in kept]), rows, self)
+        if self.date is None:
+            return pool
+        check_column("data.date", self.date, records)
+        found = days(records.select_columns([self.date]).select(rows)[self.date], self.date)
+        return replace(pool, records=pool.records.add_column(DATE, found))
 
     def _records(self) -> Dataset:
         if self.path != DOCSTRINGS:
@@ -141,6 +150,14 @@ class ClassifiedTexts(Classified, Data):
         from hf_mia.twins import text_twins
 
         return text_twins(pool.records["text"][:], member, pool.names)
+
+    def overlap(self, pool: Pool, member: Booleans) -> Overlap | None:
+        from hf_mia.overlap import text_overlap
+
+        return text_overlap(pool, member, ("text",))
+
+    def dates(self, pool: Pool) -> Floats | None:
+        return None if self.date is None else unit_days(pool)
 
 
 def names_of(records: Dataset | None) -> list[str] | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from matplotlib.figure import Figure
 
+    from hf_mia.overlap import Overlap
     from hf_mia.twins import Twins
 
 
@@ -84,6 +85,14 @@ class Data(ABC):
 
     def twins(self, pool: Pool, member: Booleans) -> Twins | None:
         """How many members have an equal or near-equal non-member; None where units hold several records."""
+        return None
+
+    def overlap(self, pool: Pool, member: Booleans) -> Overlap | None:
+        """How much text the members' and the non-members' records share; None where records are no texts."""
+        return None
+
+    def dates(self, pool: Pool) -> Floats | None:
+        """The date (units,) of each unit, in days since 1970; None where none is known."""
         return None
 
     def judged(self, rest: Pool) -> Integers:

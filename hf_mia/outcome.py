@@ -68,9 +68,11 @@ def _outcome(folder: Path, found: Json, config: Json) -> Outcome:
     attacks = {name: _mapping(one, f"attacks.{name}") for name, one in _part(found, "attacks").items()}
     reports = {name: _report(one, f"attacks.{name}") for name, one in attacks.items()}
     control, headline = _report(_part(found, "control"), "control"), _text(found, "headline")
+    shift = found.get("date_shift")
+    dates = None if shift is None else _report(_mapping(shift, "date_shift"), "date_shift")
     scenes = _mapping(found.get("scenes", {}), "scenes")
     played = _mapping(_mapping(scenes.get("controls", {}), "scenes.controls").get("reports", {}), "scenes.controls")
-    if headline not in reports or _text(found, "verdict") != verdict(reports[headline], control):
+    if headline not in reports or _text(found, "verdict") != verdict(reports[headline], control, dates):
         raise ValueError(f"its verdict {found['verdict']!r} by {headline!r} is not that of its scores.")
     return Outcome(
         folder=folder,

@@ -23,6 +23,7 @@ from hf_mia.report import Report
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from hf_mia.overlap import Overlap
     from hf_mia.twins import Twins
 
 LEVEL = 0.05  # of the test against shuffled membership
@@ -59,6 +60,7 @@ class Played:
 
     `trials` are further reports of the attacks whose classifier was fitted again from other seeds, the first included;
     `flips` tell how decisions hang on the shadows at hand; `twins` how many members have a near-equal non-member;
+    `overlap` how much text both sides share, and `dates` how far the date alone tells them apart, None where unknown;
     `own` are the models that it was found with.
     """
 
@@ -71,6 +73,8 @@ class Played:
     flips: Mapping[str, Flips | None]  # of attacks that compare models
     control: Report
     twins: Twins | None
+    overlap: Overlap | None
+    dates: Report | None
     portrait: Portrait
     facts: Mapping[str, object]
     own: Trained = field(repr=False)
@@ -80,32 +84,38 @@ class Played:
         """The first attack named in the config: chosen before anything was measured."""
         return next(iter(self.reports.values()))
 
+    @property
+    def blind(self) -> list[Report]:
+        """What never asks the model, and what an attack must beat: the blind control and, where known, the dates."""
+        return [self.control, *([] if self.dates is None else [self.dates])]
+
     def above_control(self, report: Report) -> Estimate:
         """By how much an attack's AUC is above the blind control's, on the same units."""
         return report.auc_above(self.control)
 
     def verdict(self, report: Report) -> str:
         """`leak` where an attack passes every one of the `checks`, else `inconclusive`."""
-        return verdict(report, self.control)
+        return verdict(report, self.control, self.dates)
 
     def exposures(self, name: str) -> pa.Table:
         """One row a unit, the most exposed by an attack first (`hf_mia.exposure.exposures`)."""
         return exposures(self.reports[name], self.evidence[name][0].group, self.flips.get(name))
 
 
-def checks(report: Report, control: Report) -> dict[str, bool]:
-    """What an attack must beat, by its interval or at 5 %: chance, the blind control, shuffled membership."""
-    above = report.auc_above(control)
+def checks(report: Report, control: Report, dates: Report | None = None) -> dict[str, bool]:
+    """What an attack must beat, by its interval or at 5 %: chance, the blind control, dates, shuffled membership."""
+    controls = {"the blind control": control} | ({} if dates is None else {"the dates": dates})
+    above = {f"beats {name}": report.auc_above(one).low for name, one in controls.items()}
     return {
         "beats chance": report.auc.low is not None and report.auc.low > 0.5,
-        "beats the blind control": above.low is not None and above.low > 0,
+        **{name: low is not None and low > 0 for name, low in above.items()},
         "beats shuffled membership": shuffled(report.scores, report.member).p_value <= LEVEL,
     }
 
 
-def verdict(report: Report, control: Report) -> str:
+def verdict(report: Report, control: Report, dates: Report | None = None) -> str:
     """`leak` where an attack passes every one of the `checks`, else `inconclusive`."""
-    return "leak" if all(checks(report, control).values()) else "inconclusive"
+    return "leak" if all(checks(report, control, dates).values()) else "inconclusive"
 
 
 def spread(trials: Sequence[Report]) -> dict[str, tuple[float, float] | None]:
@@ -128,7 +138,7 @@ def report_json(experiment: Experiment, played: Played) -> dict[str, object]:
     def main(name: str, report: Report) -> dict[str, object]:
         attack = experiment.attacks[name]
         controls = {
-            "checks": checks(report, played.control),
+            "checks": checks(report, played.control, played.dates),
             "shuffled": asdict(shuffled(report.scores, report.member)),
         }
         found = [asdict(bound) for bound in epsilons(experiment, report)]
@@ -159,6 +169,8 @@ def report_json(experiment: Experiment, played: Played) -> dict[str, object]:
         "scenes": {title: _scene(scene) for title, scene in played.scenes.items()},
         "control": bare(played.control),
         "near_duplicates": None if played.twins is None else asdict(played.twins),
+        "ngram_overlap": None if played.overlap is None else asdict(played.overlap),
+        "date_shift": None if played.dates is None else bare(played.dates),
         "limits": [*LIMITS, PROVENANCE[experiment.provenance]],
     }
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from hf_mia.attacks.downstream import Downstream
-from hf_mia.core import Ask, Attack, Evidence, Game, Pool, Scorer, gather
+from hf_mia.core import Ask, Attack, Evidence, Floats, Game, Pool, Scorer, gather
+from hf_mia.dates import date_scores
 from hf_mia.downstream import classifying, taught
 from hf_mia.exposure import flips
 from hf_mia.facts import facts
@@ -109,9 +110,16 @@ def play(prepared: Setting, cache: Path) -> Played:
     told_facts = {**facts(prepared, target, own.base), **({} if useful is None else {data.useful: useful})}
     if data.columns == ("text",):
         told_facts["dataset_inference"] = of_a_set(next(iter(reports.values())))
-    twins = data.twins(target.pool, member)
-    found = target.model.name, reports, evidence, sweeps, scenes, trials, flipped, control, twins, portrait, told_facts
-    return Played(*found, own)
+    twins, overlap = data.twins(target.pool, member), data.overlap(target.pool, member)
+    shown = control, twins, overlap, _dated(data.dates(target.pool), control), portrait, told_facts
+    return Played(target.model.name, reports, evidence, sweeps, scenes, trials, flipped, *shown, own)
+
+
+def _dated(days: Floats | None, control: Report) -> Report | None:
+    """What the dates alone tell of the control's units."""
+    if days is None:
+        return None
+    return replace(control, name="dates (no model)", scores=date_scores(days, control.member), threshold=None)
 
 
 def of_a_set(report: Report) -> dict[str, object] | None:

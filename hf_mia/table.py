@@ -40,7 +40,7 @@ def print_played(experiment: Experiment, played: Played, console: Console) -> No
         f"{100 * played.control.confidence:g} % intervals"
     )
     above = {report.name: played.above_control(report) for report in played.reports.values()}
-    print_table(title, [*played.reports.values(), played.control], console, above)
+    print_table(title, [*played.reports.values(), *played.blind], console, above)
     for name, rows in played.sweeps.items():
         print_table(name, [report for row in rows.values() for report in row], console)
     if played.trials:
@@ -56,10 +56,11 @@ def print_played(experiment: Experiment, played: Played, console: Console) -> No
             f"{played.twins.exact} an equal one: no attack can tell these apart."
         )
     _print_set(played.facts.get("dataset_inference"), console)
+    if played.overlap is not None:
+        console.print(f"{played.overlap}")
     verdict = played.verdict(played.headline)
-    failed = [
-        name.removeprefix("beats ") for name, passed in checks(played.headline, played.control).items() if not passed
-    ]
+    passed = checks(played.headline, played.control, played.dates)
+    failed = [name.removeprefix("beats ") for name, beaten in passed.items() if not beaten]
     why = f" It does not beat {' or '.join(failed)}." if failed else ""
     console.print(f"Verdict by {played.headline.name}: [bold]{verdict}[/bold]. {MEANING[verdict]}{why}")
 
@@ -102,9 +103,8 @@ def print_table(
     title: str, reports: Sequence[Report], console: Console, above: Mapping[str, Estimate] | None = None
 ) -> None:
     """One row a report: the numbers, and under them their intervals."""
-    columns = ["attack", *(HEADS.get(name, name) for name in reports[0].summary()), *(["−blind"] if above else [])]
     table = _table(title)
-    for column in columns:
+    for column in ("attack", *(HEADS.get(name, name) for name in reports[0].summary()), *(["−blind"] if above else [])):
         _add(table, column)
     for report in reports:
         estimates = [*report.summary().values(), *([above[report.name]] if above and report.name in above else [])]

@@ -12,10 +12,13 @@ import numpy as np
 
 from hf_mia.core import Ask, Booleans, Floats, Game, Model, Pool, Probe
 from hf_mia.data import Data, Portrait
+from hf_mia.dates import DATE, days, unit_days
 from hf_mia.sources import ENCODING, check_column, load
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from hf_mia.overlap import Overlap
 
 logger = logging.getLogger(__name__)
 DOCSTRINGS = "docstrings"
@@ -26,7 +29,8 @@ class Written(Data):
     """Records of one text or several, each in a column named by the field of its name, and the users who wrote them.
 
     `user` names the column of users; without one, every `texts_per_user` consecutive records are a pseudo-user.
-    `least` leaves out users with fewer records. A column within another goes by both names: "translation.en".
+    `least` leaves out users with fewer records. A column within another goes by both names: "translation.en". `date`
+    names a column of dates; where there is one, an attack must beat what the date alone tells.
     """
 
     unit: ClassVar[str] = "user"
@@ -42,6 +46,7 @@ class Written(Data):
     user: str | None = "user"
     texts_per_user: int | None = None
     least: int = 1
+    date: str | None = None
 
     def opened(self) -> Dataset:
         """The records as they come, all columns."""
@@ -70,6 +75,14 @@ class Written(Data):
         units = np.split(order, np.cumsum(np.bincount(pool.unit))[:-1])
         texts = ((text for column in self.columns for text in pool.records.select(rows)[column]) for rows in units)
         return blind_scores(texts, member)
+
+    def overlap(self, pool: Pool, member: Booleans) -> Overlap | None:
+        from hf_mia.overlap import text_overlap
+
+        return text_overlap(pool, member, self.columns)
+
+    def dates(self, pool: Pool) -> Floats | None:
+        return None if self.date is None else unit_days(pool)
 
     def check(self, target: Pool, attackers: Pool | None, rest: Pool) -> None:
         """Nothing to do: empty records are left out when they are loaded, and two users may write the same text."""
@@ -119,8 +132,9 @@ def load_texts(data: Written) -> Pool:
     left.
     """
     given, records = data.names, _opened(data)
-    for field, column in [*given.items(), *([("user", data.user)] if data.user is not None else [])]:
-        check_column(f"data.{field}", column, records)
+    for field, column in {**given, "user": data.user, "date": data.date}.items():
+        if column is not None:
+            check_column(f"data.{field}", column, records)
     filled = _filled(data, records)
     if not filled.all():
         logger.warning("%d of %d texts are empty or have no user, and are left out.", (~filled).sum(), len(filled))
@@ -139,13 +153,16 @@ def load_texts(data: Written) -> Pool:
     columns = records.select_columns(list(given.values()))
     columns = columns.rename_columns({column: field for field, column in given.items() if column != field})
     names, unit = np.unique(users[counts[unit] >= data.least], return_inverse=True)
-    return Pool(columns.select(rows), unit.astype(np.int64), tuple(str(name) for name in names))
+    kept = columns.select(rows)
+    if data.date is not None:
+        kept = kept.add_column(DATE, days(_column(data, records.select(rows), data.date), data.date))
+    return Pool(kept, unit.astype(np.int64), tuple(str(name) for name in names))
 
 
 def _opened(data: Written) -> Dataset:
     """The records with every column that the data names, those within others too."""
     records = data.opened()
-    wanted = {*data.names.values(), *([data.user] if data.user is not None else [])}
+    wanted = {*data.names.values(), *(name for name in (data.user, data.date) if name is not None)}
     return records.flatten() if any("." in name for name in wanted - set(records.column_names)) else records
 
 

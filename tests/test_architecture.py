@@ -60,7 +60,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "classes": {"core", "sources"},
     "checkpoints": set(),
     "pixels": {"core", "keys"},
-    "data": {"core", "twins"},
+    "data": {"core", "overlap", "twins"},
     "portraits": {"backbones", "core", "data", "figures", "models", "posteriors", "probes", "respondents"}
     | {"signals", "views"},
     "knn": {"core", "signals"},
@@ -70,8 +70,8 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "classifying": {"collate", "sounds", "vision"},
     "logits": {"checkpoints", "collate", "recipes", "vision"},
     "classifiers": {"checkpoints", "classifying", "core", "keys", "logits", "models", "vision"},
-    "classified": {"classes", "classifiers", "controls", "core", "data", "docstrings", "gradients", "images"}
-    | {"portraits", "posteriors", "sources", "texts", "twins"},
+    "classified": {"classes", "classifiers", "controls", "core", "data", "dates", "docstrings", "gradients"}
+    | {"images", "overlap", "portraits", "posteriors", "sources", "texts", "twins"},
     "classified_sounds": {"classes", "classified", "classifiers", "controls", "core", "data", "keys"}
     | {"sounds", "sources"},
     "backbones": {"checkpoints", "recipes"},
@@ -80,8 +80,8 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "shadows": {"core", "keys", "locks", "progress", "recipes"},
     "recipes": {"augmentation", "checkpoints", "classifiers", "classifying", "collate", "core", "keys"}
     | {"logits", "models", "paired", "recipes", "vision"},
-    "texts": {"continuations", "controls", "core", "data", "docstrings", "models", "portraits", "probes"}
-    | {"sources", "versions"},
+    "texts": {"continuations", "controls", "core", "data", "dates", "docstrings", "models", "overlap"}
+    | {"portraits", "probes", "sources", "versions"},
     "docstrings": set(),
     "plan": {"attacks", "config", "core", "data", "papers", "privacy", "recipes", "targets", "texts"},
     "experiment": {"classified", "classified_sounds", "config", "core", "data", "images", "pairs", "papers"}
@@ -132,6 +132,8 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "pairs": {"core", "paired", "texts"},
     "targets": {"checkpoints", "core", "data", "endpoints", "services", "terms"},
     "rehearsal": {"continuations", "core", "papers", "probes", "respondents", "runner", "services"},
+    "overlap": {"core", "twins"},
+    "dates": {"core", "estimates"},
 }
 
 
