@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import cast
 
 import numpy as np
 import yaml
@@ -24,6 +25,7 @@ from hf_mia.images import Images
 from hf_mia.keys import content_key, image_content
 from hf_mia.papers import PAPERS
 from hf_mia.plan import Experiment, Shadows, Users
+from hf_mia.recipes.contrastive import SimCLR
 from hf_mia.recipes.language import Recurrent
 from hf_mia.setting import Setting
 from hf_mia.texts import Texts
@@ -42,7 +44,7 @@ NEXT_WORD = Experiment(
 DIGITS = Experiment(
     data=Images(),
     split=Users(members=64),
-    target=replace(ENCODER.target, epochs=200),
+    target=replace(cast(SimCLR, ENCODER.target), epochs=200),
     shadows=Shadows(count=1),
     attacks={label(name, RIVALS[name]): RIVALS[name] for name in ("encodermi-t", "encodermi-v", "encodermi-s")},
 )
