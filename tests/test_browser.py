@@ -34,6 +34,7 @@ COLOURS = """word => {
     while (ground && clear(ground)) ground = ground.parentElement;
     return [getComputedStyle(word).color, ground ? getComputedStyle(ground).backgroundColor : 'rgb(255, 255, 255)'];
 }"""
+expect.set_options(timeout=WAIT)
 SHOTS = os.environ.get("HF_MIA_SCREENSHOTS")  # a folder to look at
 
 
