@@ -71,7 +71,11 @@ def visited(run_folder: Path, image_run: Path, tmp_path_factory: pytest.TempPath
         shelf.add("pictures", image_run)
         blocks = page(shelf, LIMITS)
         url = launched(blocks, LIMITS, "127.0.0.1", None, wait=False)
-        yield Visited(Client(url, verbose=False, download_files=folder / "client"), url, folder / "uploads")
+        yield Visited(
+            Client(url, verbose=False, download_files=folder / "client", httpx_kwargs={"timeout": 240}),
+            url,
+            folder / "uploads",
+        )
         blocks.close()
 
 
@@ -400,7 +404,7 @@ def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def busy(url: str, number: int, texts: Callable[[int], str], each: int) -> list[dict[str, object]]:
-    client = Client(url, verbose=False)
+    client = Client(url, verbose=False, httpx_kwargs={"timeout": 240})
     return [
         client.predict("words", "auditmi", texts(number * each + i), 0.1, api_name="/ask_texts")[0] for i in range(each)
     ]

@@ -34,6 +34,7 @@ COLOURS = """word => {
     while (ground && clear(ground)) ground = ground.parentElement;
     return [getComputedStyle(word).color, ground ? getComputedStyle(ground).backgroundColor : 'rgb(255, 255, 255)'];
 }"""
+expect.set_options(timeout=WAIT)
 SHOTS = os.environ.get("HF_MIA_SCREENSHOTS")  # a folder to look at
 
 
@@ -247,7 +248,7 @@ def test_it_fits_in_light_and_dark_on_a_desk_and_a_phone(
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     dark = page.evaluate("document.body.classList.contains('dark') || !!document.querySelector('.dark')")
     assert dark == (scheme == "dark")
-    for word in page.locator(".mia-word:visible").all():
+    for word in page.locator(".mia-word:visible, .mia-word small:visible").all():
         assert contrast(word.evaluate(COLOURS)) >= 4.5
     shot(page, f"text-{'phone' if size is PHONE else 'desktop'}-{scheme}")
     page.context.close()
