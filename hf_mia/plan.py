@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Literal
+from typing import Literal, cast
 
 from hf_mia.config import change, check_name
 from hf_mia.core import Attack
@@ -192,6 +192,12 @@ class Experiment:
             raise ValueError(
                 "a checkpoint was trained elsewhere: controls and grid need a target that is trained here."
             )
+
+    def shadow(self, number: int) -> Recipe:
+        """How a shadow is trained, counted from 0; ValueError for changes that its recipe does not take."""
+        changes = self.shadows.changes[number % len(self.shadows.changes)] if self.shadows.changes else {}
+        place = f"shadows.changes[{number % max(len(self.shadows.changes), 1)}]"
+        return change(self.shadows.recipe or cast(Recipe, self.target), changes, place)
 
     @property
     def provenance(self) -> Provenance:

@@ -106,7 +106,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "calibration": {"attacks", "core", "folder", "learnt", "played", "progress", "units"},
     "keeping": {"checkpoints", "games", "played"},
     "opened": {"calibration", "config", "core", "experiment", "folder", "keeping", "learnt", "plan", "report"},
-    "askable": {"attacks", "core", "keeping", "learnt", "opened", "plan"},
+    "askable": {"attacks", "checkpoints", "core", "keeping", "learnt", "opened", "plan"},
     "words": {"core", "models"},
     "query": {"askable", "calibration", "config", "core", "exposure", "keys", "learnt", "opened", "runner"}
     | {"units", "words"},
