@@ -13,16 +13,21 @@ import pytest
 import torch
 import worlds
 import yaml
+from datasets import Dataset
+from test_paired import LANGUAGES, TEXTS, saved
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
 from hf_mia.cli import app
 from hf_mia.opened import opened
+from hf_mia.paired import pair_model
 from hf_mia.pairs import Pairs
 from hf_mia.probes import Tokens
 from hf_mia.query import Query, Unit, query, user_of_pairs
 from hf_mia.query_cli import read_file, units
+from hf_mia.runner import Runner
 from hf_mia.texts import Texts
+from hf_mia.words import words
 
 N = worlds.OVERFITTED // 4
 ATTACKS = ("auditmi", "mean-loss", "reference", "auditmi-relative")
@@ -114,6 +119,19 @@ def test_the_words_are_the_targets_in_its_own_vocabulary(asked: dict[str, Query]
         assert [word.known for word in answer.words][3] is False
 
 
+@pytest.mark.parametrize("name", ["prompted", "mbart", "t5"])
+def test_words_of_other_models_of_pairs(gpt2_folder: Path, tmp_path: Path, name: str) -> None:
+    """A causal model given a prompt, pieces of a sentence, and one beyond the context: the target's words, each once."""
+    model = (
+        pair_model(gpt2_folder) if name == "prompted" else pair_model(saved(tmp_path, name), **LANGUAGES.get(name, {}))
+    )
+    every = [TEXTS[3], " ".join(f"w{i:03d}" for i in range(60))]
+    records = [{"source": "w050 w051", "target": text} for text in every]
+    answers = list(Runner(tmp_path / "answers")(model, Tokens(), Dataset.from_list(records)))
+    for text, found in zip(every, words(model, records, answers), strict=True):
+        assert [word.text for word in found if word.text] == text.split()
+
+
 def test_the_folder_alone_answers_the_same(
     overfitted_pairs: worlds.World, pair_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,9 +157,17 @@ def test_pairs_of_one_user_on_the_console(pair_run: Path) -> None:
     done = call(pair_run, *given)
     assert done.exit_code == 0, done.output
     shown = plain(done.stdout)
-    for words in ("you: ", " at FPR 0.1", "among 16 users that the audit knows to be no members, each read from 2 pairs.",
-                  "you [1]: ", "you [2]: ", "each read from 1 pair.", "unheard?·", "v001·"):  # fmt: skip
-        assert words in shown
+    for part in (
+        "you: ",
+        " at FPR 0.1",
+        "among 16 users that the audit knows to be no members, each read from 2 pairs.",
+        "you [1]: ",
+        "you [2]: ",
+        "each read from 1 pair.",
+        "unheard?·",
+        "v001·",
+    ):
+        assert part in shown
 
 
 def test_json_holds_the_answers(pair_run: Path) -> None:
