@@ -121,10 +121,9 @@ def test_the_words_are_the_targets_in_its_own_vocabulary(asked: dict[str, Query]
 
 @pytest.mark.parametrize("name", ["prompted", "mbart", "t5"])
 def test_words_of_other_models_of_pairs(gpt2_folder: Path, tmp_path: Path, name: str) -> None:
-    """A causal model given a prompt, pieces of a sentence, and one beyond the context: the target's words, each once."""
-    model = (
-        pair_model(gpt2_folder) if name == "prompted" else pair_model(saved(tmp_path, name), **LANGUAGES.get(name, {}))
-    )
+    """The target's words, each once, also beyond the context: of a causal model, and of other tokenizers."""
+    folder = gpt2_folder if name == "prompted" else saved(tmp_path, name)
+    model = pair_model(folder, **LANGUAGES.get(name, {}))
     every = [TEXTS[3], " ".join(f"w{i:03d}" for i in range(60))]
     records = [{"source": "w050 w051", "target": text} for text in every]
     answers = list(Runner(tmp_path / "answers")(model, Tokens(), Dataset.from_list(records)))
