@@ -116,7 +116,7 @@ class Query:
             said = self._said(table, Path(folder))
         by_unit = self._features(said, whole, _drawn(records, unit, read))
         by_record = self._features(said, apart, None)
-        spoken = words(self.target, records, said[0])
+        spoken = words(self.target, [_text(record[columns[-1]]) for record in records], said[0])
         found, place = [], 0
         for i, one in enumerate(units):
             here = range(place, place := place + len(one.records))
@@ -222,6 +222,10 @@ def _verdict(p: float, above: int, others: int, fpr: float) -> tuple[Verdict, st
 
 def _name(unit: Unit, record: int) -> str:
     return unit.name if len(unit.records) == 1 else f"{unit.name} [{record + 1}]"
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _written(unit: Unit) -> tuple[Mapping[str, object], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,15 +25,15 @@ class Word:
     known: bool
 
 
-def words(model: Model, records: Sequence[Mapping[str, object]], answers: Sequence[Answers]) -> list[tuple[Word, ...]]:
-    """The words of each record's text, a pair's target, of answers to `Tokens`; nothing where the answers are others,
-    such as about images."""
+def words(model: Model, texts: Sequence[str], answers: Sequence[Answers]) -> list[tuple[Word, ...]]:
+    """The words of each text, of pairs the targets, of answers to `Tokens`; nothing where the answers are others, such
+    as about images."""
     collate = model.collate
     if not isinstance(collate, TextCollate) or not all(
         {"token", "rank", "logprob", "start"} <= set(a) for a in answers
     ):
-        return [()] * len(records)
-    found, given = [], (str(record[collate.columns[-1]]) for record in records)
+        return [()] * len(texts)
+    found, given = [], iter(texts)
     for chunk in answers:
         for start, end in pairwise(chunk["rank"].offsets):
             here = slice(start, end)

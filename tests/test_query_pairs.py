@@ -127,7 +127,7 @@ def test_words_of_other_models_of_pairs(gpt2_folder: Path, tmp_path: Path, name:
     every = [TEXTS[3], " ".join(f"w{i:03d}" for i in range(60))]
     records = [{"source": "w050 w051", "target": text} for text in every]
     answers = list(Runner(tmp_path / "answers")(model, Tokens(), Dataset.from_list(records)))
-    for text, found in zip(every, words(model, records, answers), strict=True):
+    for text, found in zip(every, words(model, every, answers), strict=True):
         assert [word.text for word in found if word.text] == text.split()
 
 
