@@ -225,7 +225,7 @@ def _name(unit: Unit, record: int) -> str:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    return "" if isinstance(value, Mapping) else str(value)  # an image is no text
 
 
 def _written(unit: Unit) -> tuple[Mapping[str, object], ...]:
