@@ -8,6 +8,7 @@ from pathlib import Path
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.attacks.groups import PerGroup
 from hf_mia.attacks.relative import Against
+from hf_mia.checkpoints import folder_of
 from hf_mia.core import Model
 from hf_mia.keeping import LIMIT, shadow_name
 from hf_mia.learnt import taught, unlearnt
@@ -41,7 +42,8 @@ def target(run: Run, given: str | Path | None = None, cache: Path | None = None)
             f"id by --model, or audit again with --keep above {LIMIT} megabytes."
         )
     revision = named.revision if named and source == named.model else None
-    return _checked(run.experiment.data.model(source, revision), run.target.key, run.name)
+    trained = None if isinstance(target, Checkpoint) else target.load(folder_of(source))  # with the recipe's own prompt
+    return _checked(trained or run.experiment.data.model(source, revision), run.target.key, run.name)
 
 
 def shadows(run: Run, cache: Path | None = None) -> tuple[Model, ...]:
@@ -51,7 +53,7 @@ def shadows(run: Run, cache: Path | None = None) -> tuple[Model, ...]:
         folder = _folder(run, shadow_name(number), place, cache)
         if folder is None:
             raise ValueError(f"shadow {number} of run {str(run.folder)!r} is neither in its folder nor in the cache.")
-        found.append(_checked(run.experiment.data.model(folder, None), place.key, f"shadow {number}"))
+        found.append(_checked(run.experiment.shadow(number - 1).load(folder), place.key, f"shadow {number}"))
     return tuple(found)
 
 

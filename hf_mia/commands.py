@@ -14,8 +14,11 @@ from hf_mia.keys import cache_folder
 def query(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished audit, such as runs/demo.")],
     text: Annotated[Optional[list[str]], typer.Option(help="A text; all that are given are one user's.")] = None,
+    target: Annotated[
+        Optional[list[str]], typer.Option(help="The target of each --text, in order, where the run is about pairs.")
+    ] = None,
     file: Annotated[
-        Optional[Path], typer.Option(help="One user's texts, one a line (.txt), or users' (.jsonl, .parquet).")
+        Optional[Path], typer.Option(help="One user's texts, one a line (.txt), or users' (.jsonl, .parquet, .tsv).")
     ] = None,
     image: Annotated[Optional[list[Path]], typer.Option(help="An image file, each by itself.")] = None,
     attack: Annotated[
@@ -30,7 +33,7 @@ def query(
     cache: Cache = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answers as JSON.")] = False,
 ) -> None:
-    """Was this text, this user's data or this image in the training set? Asked of a finished audit's folder."""
+    """Was this text, pair, user's data or image in the training set? Asked of a finished audit's folder."""
     with errors():
         import json
 
@@ -42,7 +45,7 @@ def query(
 
         quiet()
         run = opened(folder)
-        about = units(run.experiment.data, text or [], file, image or [])
+        about = units(run.experiment.data, text or [], file, image or [], target or [])
         made = fitted(run, attack, model, cache_folder(cache))
         answers = made.ask(about, fpr)
         if as_json:

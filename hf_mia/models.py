@@ -37,7 +37,8 @@ class TextCollate(Collate):
 
     tokenizer: PreTrainedTokenizerBase
     context: int | None = None
-    columns: ClassVar[tuple[str, ...]] = ("text",)
+    columns: ClassVar[tuple[str, ...]] = ("text",)  # the last one holds what is scored
+    side: ClassVar[str] = "text"  # by which argument the tokenizer takes what is scored
 
     def encode(self, records: Mapping[str, Sequence[object]]) -> list[Item]:
         texts = [str(text) for text in records["text"]]

@@ -70,6 +70,7 @@ class PairCollate(TextCollate):
     longest: int | None = None
     prompt: str = SOURCE
     columns: ClassVar[tuple[str, ...]] = ("source", "target")
+    side: ClassVar[str] = "text_target"
 
     def encode(self, records: Mapping[str, Sequence[object]]) -> list[Item]:
         targets = [str(target) for target in records["target"]]

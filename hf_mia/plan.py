@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Literal
+from typing import Literal, cast
 
 from hf_mia.attacks.relative import Against
 from hf_mia.config import change, check_name
@@ -199,6 +199,12 @@ class Experiment:
     def based(self) -> bool:
         """Whether an attack sets the target against the model that it was tuned from."""
         return self._reference and any(isinstance(attack, Against) for attack in self.every().values())
+
+    def shadow(self, number: int) -> Recipe:
+        """How a shadow is trained, counted from 0; ValueError for changes that its recipe does not take."""
+        changes = self.shadows.changes[number % len(self.shadows.changes)] if self.shadows.changes else {}
+        place = f"shadows.changes[{number % max(len(self.shadows.changes), 1)}]"
+        return change(self.shadows.recipe or cast(Recipe, self.target), changes, place)
 
     @property
     def provenance(self) -> Provenance:

@@ -89,13 +89,13 @@ class Query:
     def ask(self, units: Sequence[Unit], fpr: float = 0.05) -> list[Answer]:
         """One answer a unit, in their order, each independent of the others. Nothing that is asked is left on disk.
 
-        Blank texts are left out. `fpr` is the chance that a non-member is called consistent with membership; below
+        Blank records are left out. `fpr` is the chance that a non-member is called consistent with membership; below
         1 / (n + 1) n non-members cannot tell, and the verdict is n/a. ValueError for another `fpr`, for records that
-        lack what the model takes, and for images that cannot be read.
+        lack what the model takes, for a pair with one blank side, and for images that cannot be read.
         """
         if not 0 < fpr < 1:
             raise ValueError(f"fpr must lie between 0 and 1, but is {fpr}: write five percent as 0.05.")
-        units = [replace(unit, records=tuple(r for r in unit.records if not _blank(r))) for unit in units]
+        units = [replace(unit, records=_written(unit)) for unit in units]
         silent = [Answer(unit.name, "n/a", "There is nothing to read: no record, or blank ones.", 0) for unit in units]
         full = [i for i, unit in enumerate(units) if unit.records]
         answers = dict(zip(full, self._answers([units[i] for i in full], fpr), strict=True)) if full else {}
@@ -117,7 +117,7 @@ class Query:
             said = self._said(table, Path(folder))
         by_unit = self._features(said, whole, _drawn(records, unit, read))
         by_record = self._features(said, apart, None)
-        spoken = words(self.target, [str(record.get("text", "")) for record in records], said[0])
+        spoken = words(self.target, [_text(record[columns[-1]]) for record in records], said[0])
         found, place = [], 0
         for i, one in enumerate(units):
             here = range(place, place := place + len(one.records))
@@ -181,6 +181,11 @@ def user(name: str, texts: Iterable[str]) -> Unit:
     return Unit(name, tuple({"text": text} for text in texts))
 
 
+def user_of_pairs(name: str, pairs: Iterable[tuple[str, str]]) -> Unit:
+    """One person's pairs of a source and its target."""
+    return Unit(name, tuple({"source": source, "target": target} for source, target in pairs))
+
+
 def picture(path: Path) -> Unit:
     """One image file; ValueError for none, or one above 128 megabytes."""
     if not path.is_file() or path.stat().st_size > LARGEST:
@@ -221,5 +226,18 @@ def _name(unit: Unit, record: int) -> str:
     return unit.name if len(unit.records) == 1 else f"{unit.name} [{record + 1}]"
 
 
-def _blank(record: Mapping[str, object]) -> bool:
-    return "text" in record and not str(record["text"] or "").strip()
+def _text(value: object) -> str:
+    return "" if isinstance(value, Mapping) else str(value)  # an image is no text
+
+
+def _written(unit: Unit) -> tuple[Mapping[str, object], ...]:
+    """A unit's records without those that hold nothing but whitespace; ValueError where one side of a pair does."""
+    found = []
+    for number, record in enumerate(unit.records, 1):
+        blank = {name: not str(record[name] or "").strip() for name in ("text", "source", "target") if name in record}
+        if len(set(blank.values())) > 1:
+            lacks = next(name for name, is_blank in blank.items() if is_blank)
+            raise ValueError(f"pair {number} of {unit.name!r} has an empty {lacks}: give both sides, or leave it out.")
+        if not blank or not all(blank.values()):
+            found.append(record)
+    return tuple(found)

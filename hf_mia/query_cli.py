@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_mia.data import Data
-from hf_mia.query import Answer, Query, Unit, picture, user
-from hf_mia.texts import Texts
+from hf_mia.query import Answer, Query, Unit, picture, user, user_of_pairs
+from hf_mia.texts import Texts, Written
 from hf_mia.words import Word
 
 if TYPE_CHECKING:
@@ -19,35 +19,53 @@ if TYPE_CHECKING:
 LARGEST = 1 << 30  # bytes of a file of texts
 YOU = "you"
 SHADES = ((1, "bold red"), (10, "yellow"), (100, "green"))  # ranks below, and their colour; others have none
-SUFFIXES = (".txt", ".jsonl", ".parquet")
+TABLES = (".jsonl", ".parquet", ".tsv")
+PAIR = ("source", "target")
 
 
-def units(data: Data, texts: Sequence[str], file: Path | None, images: Sequence[Path]) -> list[Unit]:
+def units(
+    data: Data, texts: Sequence[str], file: Path | None, images: Sequence[Path], targets: Sequence[str] = ()
+) -> list[Unit]:
     """Whom a command line asks about: one user for all its `texts`, those of a file, each of the images.
 
-    ValueError where there is nothing, or another kind of records than the run is about.
+    Where the run is about pairs, the texts are sources and have their `targets` in the same order. ValueError where
+    there is nothing, a side of a pair is missing, or there is another kind of records than the run is about.
     """
-    if not (texts or file or images):
+    if not (texts or targets or file or images):
         raise ValueError("nothing is asked: give --text, --file or --image.")
-    wanted = data.columns[0]
+    pairs = data.columns == PAIR
+    wanted = "text" if pairs else data.columns[0]
     if wrong := [kind for kind, given in (("text", texts or file), ("image", images)) if given and kind != wanted]:
-        raise ValueError(f"this run is about {wanted}s, and {wrong[0]}s were given: take --{wanted}.")
-    found = [user(YOU, texts)] if texts else []
+        way_out = "--text and --target" if pairs else f"--{wanted}"
+        raise ValueError(f"this run is about {data.record}s, and {wrong[0]}s were given: take {way_out}.")
+    if targets and not pairs:
+        raise ValueError(f"this run is about {data.record}s, which have no target: leave out --target.")
+    if pairs and len(texts) != len(targets):
+        raise ValueError(
+            f"every --text needs its --target, in the same order, but there are {len(texts)} of --text and "
+            f"{len(targets)} of --target."
+        )
+    found = []
+    if texts:
+        found.append(user_of_pairs(YOU, zip(texts, targets, strict=True)) if pairs else user(YOU, texts))
     if file:
-        found += read_file(file, data if isinstance(data, Texts) else Texts())
+        found += read_file(file, data if isinstance(data, Written) else Texts())
     return found + [picture(path) for path in images]
 
 
-def read_file(path: Path, data: Texts) -> list[Unit]:
-    """The users of a file: one user, one text a line (.txt), or rows with a column of texts (.jsonl, .parquet).
+def read_file(path: Path, data: Written) -> list[Unit]:
+    """The users of a file: rows with columns of texts (.jsonl, .parquet, or .tsv whose first line names the columns),
+    or one user's texts, one a line (.txt), which pairs cannot have.
 
-    The columns are called as in the run's data, or `text` and `user`; without the latter, all rows are one user's.
-    ValueError where a file is larger than a gigabyte, of another kind, damaged, or has no such column.
+    The columns are called as in the run's data, or `text`, or `source` and `target`, and `user`; without the latter,
+    all rows are one user's. ValueError where a file is larger than a gigabyte, of another kind, damaged, or has no such
+    column.
     """
     if not path.is_file():
         raise ValueError(f"--file {str(path)!r} is no file: check the path.")
-    if path.suffix not in SUFFIXES or path.stat().st_size > LARGEST:
-        raise ValueError(f"--file {str(path)!r} must end in {', '.join(SUFFIXES)} and have at most a gigabyte.")
+    suffixes = TABLES if data.columns == PAIR else (".txt", *TABLES)
+    if path.suffix not in suffixes or path.stat().st_size > LARGEST:
+        raise ValueError(f"--file {str(path)!r} must end in {', '.join(suffixes)} and have at most a gigabyte.")
     try:
         if path.suffix == ".txt":
             return [user(path.stem, path.read_text(encoding="utf-8").splitlines())]
@@ -56,17 +74,24 @@ def read_file(path: Path, data: Texts) -> list[Unit]:
         raise ValueError(
             f"--file {str(path)!r} could not be read: {str(error).splitlines()[0].rstrip('.')}."
         ) from error
-    text = data.text if data.text in columns else "text"
-    if text not in columns:
-        raise ValueError(f"--file {str(path)!r} has no column {data.text!r}: it has {sorted(columns)}.")
+    return _users(path, data, columns)
+
+
+def _users(path: Path, data: Written, columns: Mapping[str, Sequence[object]]) -> list[Unit]:
+    """The users whose texts, or pairs, stand in the columns of a file, in the order of their first row."""
+    texts = []
+    for field, name in data.names.items():
+        if not (here := [one for one in (name, field) if one in columns]):
+            wanted = " or ".join(repr(one) for one in dict.fromkeys((name, field)))
+            raise ValueError(f"--file {str(path)!r} has no column {wanted}: it has {sorted(columns)}.")
+        texts.append(columns[here[0]])
     who = next((name for name in (data.user, "user") if name in columns), None)
-    if who is None:
-        return [user(path.stem, (str(one) for one in columns[text] if one is not None))]
-    found: dict[str, list[str]] = {}
-    for name, one in zip(columns[who], columns[text], strict=True):
-        if name is not None and one is not None:
-            found.setdefault(str(name), []).append(str(one))
-    return [user(name, its) for name, its in found.items()]
+    found: dict[str, list[Mapping[str, object]]] = {} if who else {path.stem: []}
+    for name, *row in zip(columns[who] if who else [path.stem] * len(texts[0]), *texts, strict=True):
+        if name is not None and any(one is not None for one in row):
+            record = {field: "" if one is None else str(one) for field, one in zip(data.columns, row, strict=True)}
+            found.setdefault(str(name), []).append(record)
+    return [Unit(name, tuple(its)) for name, its in found.items()]
 
 
 def _columns(path: Path) -> dict[str, list[object]]:
@@ -74,10 +99,22 @@ def _columns(path: Path) -> dict[str, list[object]]:
 
     if path.suffix == ".parquet":
         return dict(pq.read_table(path).to_pydict())
+    if path.suffix == ".tsv":
+        return _tabbed(path)
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("every line must be an object")
     return {name: [row.get(name) for row in rows] for name in {name: None for row in rows for name in row}}
+
+
+def _tabbed(path: Path) -> dict[str, list[object]]:
+    """The columns of a table of tabs, which has no quotation marks and no line breaks in its cells."""
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    head, *rows = [line.split("\t") for line in lines]
+    for number, row in enumerate(rows, 2):
+        if row != [""] and len(row) != len(head):
+            raise ValueError(f"line {number} has {len(row)} cells, and the first line names {len(head)} columns")
+    return {name: [row[i] or None for row in rows if row != [""]] for i, name in enumerate(head)}
 
 
 def to_json(query: Query, answers: Iterable[Answer], fpr: float) -> dict[str, object]:
@@ -115,7 +152,7 @@ def _print_one(query: Query, answer: Answer, console: Console, margin: int) -> N
 
     told = answer.why
     if answer.score is not None:
-        unit, record = query.run.experiment.data.unit, query.run.experiment.data.columns[0]
+        unit, record = query.run.experiment.data.unit, query.run.experiment.data.record
         read = "" if unit == record else f", each read from {answer.read} {record}{'s' if answer.read > 1 else ''}"
         some = f" (of the {answer.given} given, {answer.read} were read)" if answer.read < answer.given else ""
         told = (f"score {answer.score:.4g}, p = {answer.p_value:.3g} among {len(answer.calibration)} {unit}s that the "

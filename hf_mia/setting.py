@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from hf_mia.config import change
 from hf_mia.core import Booleans, Integers, Pool
 from hf_mia.plan import Experiment, Users
 from hf_mia.recipes import Recipe
@@ -164,10 +163,8 @@ def jobs(setting: Setting) -> list[Job]:
     if shadows.recipe or not found:
         processor = base.processor(setting.outside())
     for number, members in enumerate(split.shadows):
-        changes = shadows.changes[number % len(shadows.changes)] if shadows.changes else {}
-        made = change(base, changes, f"shadows.changes[{number % max(len(shadows.changes), 1)}]")
         records = _training(setting, members, setting.attackers)
-        found.append(Job(f"shadow {number + 1}", made, records, processor, seed + 1 + number))
+        found.append(Job(f"shadow {number + 1}", experiment.shadow(number), records, processor, seed + 1 + number))
     return found + [control(setting, found[0], name) for name in experiment.controls]
 
 

@@ -1,4 +1,4 @@
-"""What a language model said of each word of a text, in a form that people read."""
+"""What a language model said of each word of a text, or of a target, in a form that people read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Word:
 
 
 def words(model: Model, texts: Sequence[str], answers: Sequence[Answers]) -> list[tuple[Word, ...]]:
-    """The words of each text, of answers to `Tokens`; nothing where the answers are others, such as about images."""
+    """The words of each text, of pairs the targets, of answers to `Tokens`; nothing where the answers are others, such
+    as about images."""
     collate = model.collate
     if not isinstance(collate, TextCollate) or not all(
         {"token", "rank", "logprob", "start"} <= set(a) for a in answers
@@ -53,5 +54,6 @@ def _pieces(collate: TextCollate, text: str, tokens: Sequence[int]) -> list[str]
     tokenizer = collate.tokenizer
     if not tokenizer.is_fast:
         return [str(token) for token in tokenizer.convert_ids_to_tokens(list(tokens))]
-    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    given = {collate.side: text, "add_special_tokens": False, "verbose": False}
+    spans = tokenizer(**given, return_offsets_mapping=True)["offset_mapping"]
     return [text[start:end].strip() for start, end in spans[len(spans) - len(tokens) :]]

@@ -90,6 +90,12 @@ def untrained_classes(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
 
 
 @pytest.fixture(scope="session")
+def overfitted_pairs(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
+    """A target and two shadows that know their members' targets by heart."""
+    return worlds.pair_world(tmp_path_factory.mktemp("pairs"), worlds.OVERFITTED, epochs=25, shadows=2)
+
+
+@pytest.fixture(scope="session")
 def memorisers(tmp_path_factory: pytest.TempPathFactory) -> worlds.World:
     """A target and a shadow made by hand: nothing is trained."""
     return worlds.memorisers(worlds.image_world(tmp_path_factory.mktemp("memorisers"), worlds.OVERFITTED, epochs=0))

@@ -109,7 +109,7 @@ ALLOWED = {  # what a part may import from the package: the picture of DESIGN.md
     "calibration": {"attacks", "core", "folder", "games", "learnt", "played", "progress", "spoken", "units"},
     "keeping": {"checkpoints", "games", "played"},
     "opened": {"calibration", "config", "core", "experiment", "folder", "keeping", "learnt", "plan", "report"},
-    "askable": {"attacks", "core", "keeping", "learnt", "opened", "papers", "plan", "targets"},
+    "askable": {"attacks", "checkpoints", "core", "keeping", "learnt", "opened", "papers", "plan", "targets"},
     "words": {"core", "models"},
     "query": {"askable", "calibration", "config", "core", "exposure", "keys", "learnt", "opened", "runner"}
     | {"spoken", "units", "words"},

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from worlds import OVERFITTED, UNTRAINED, World, pair_config, pair_table, pair_world
+from worlds import UNTRAINED, World, pair_config, pair_table, pair_world
 
 from hf_mia.attacks.relative import Relative
 from hf_mia.core import audit
@@ -143,12 +143,6 @@ def test_both_vocabularies_are_counted_outside_the_candidates(tmp_path: Path) ->
         assert known <= used
         assert all(word.startswith(words) for word in known)
         assert len(known) == min(198, len(used))
-
-
-@pytest.fixture(scope="module")
-def overfitted_pairs(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A target and two shadows that know their members' targets by heart."""
-    return pair_world(tmp_path_factory.mktemp("pairs"), OVERFITTED, epochs=25, shadows=2)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def facts(query: Query, answer: Answer) -> str:
     """The numbers of an answer in a small table."""
     if answer.score is None or answer.p_value is None:
         return ""
-    unit, record = query.run.experiment.data.unit, query.run.experiment.data.columns[0]
+    unit, record = query.run.experiment.data.unit, query.run.experiment.data.record
     rows = [("score", f"{answer.score:.4g}"), ("p-value", f"{answer.p_value:.3g}")]
     rows += [("compared with", f"{len(answer.calibration)} {unit}s that are known to be no members")]
     if unit != record:
