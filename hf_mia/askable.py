@@ -42,7 +42,7 @@ def target(run: Run, given: str | Path | None = None, cache: Path | None = None)
             f"id by --model, or audit again with --keep above {LIMIT} megabytes."
         )
     revision = named.revision if named and source == named.model else None
-    trained = None if isinstance(target, Checkpoint) else target.load(folder_of(source))  # with the recipe's own prompt
+    trained = target.load(folder_of(source)) if isinstance(target, Recipe) else None  # with the recipe's own prompt
     return _checked(trained or run.experiment.data.model(source, revision), run.target.key, run.name)
 
 
