@@ -13,6 +13,7 @@ from hf_mia.core import Model
 from hf_mia.keeping import LIMIT, shadow_name
 from hf_mia.learnt import taught, unlearnt
 from hf_mia.opened import AGAIN, Place, Run
+from hf_mia.recipes import Recipe
 from hf_mia.targets import Checkpoint, Hosted
 
 SENT = (
