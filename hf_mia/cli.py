@@ -95,7 +95,7 @@ def audit(
 @app.command()
 def demo(
     what: Annotated[
-        Demo, typer.Argument(help="A next-word model, an encoder or a classifier of images; app: a page to ask them.")
+        Demo, typer.Argument(help="A next-word model, an encoder of images, a classifier; app: a page to ask them.")
     ] = Demo.text,
     out: Out = None,
     cache: Cache = None,

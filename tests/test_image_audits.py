@@ -144,7 +144,9 @@ def test_images_are_no_texts(tmp_path: Path) -> None:
 def test_a_checkpoint_has_neither_controls_nor_a_grid(part: dict[str, object]) -> None:
     given = {"data": {"kind": "images"}, "target": {"name": "checkpoint", "model": "a/b", "members": ["000000"]}}
     assert experiment(given).controls == ()
-    with pytest.raises(ValueError, match="a checkpoint was trained elsewhere: controls and grid need a target"):
+    with pytest.raises(
+        ValueError, match="a checkpoint or a service was trained elsewhere: controls and grid need a target"
+    ):
         experiment({**given, **part})
 
 
