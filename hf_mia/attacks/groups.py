@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hf_mia.attacks.lira import aligned
-from hf_mia.core import Attack, Evidence, Floats, Integers, Scorer, Signal
+from hf_mia.attacks.wrapper import Wrapper
+from hf_mia.core import Attack, Evidence, Floats, Integers, Scorer
 
 
 @dataclass(frozen=True)
-class PerGroup(Attack):
+class PerGroup(Wrapper):
     """Any attack, fitted for each group (class) by itself, on the shadows' units of that group (Shokri et al. 2017).
 
     Scores are the inner attack's less the group's threshold, so that the threshold 0 serves all groups. A group falls
@@ -23,24 +24,11 @@ class PerGroup(Attack):
     groups, for references about other units, and for a `smallest` below 1.
     """
 
-    attack: Attack
     smallest: int = 5
 
     def __post_init__(self) -> None:
         if self.smallest < 1:
             raise ValueError(f"smallest must be at least 1 unit, such as 5, but is {self.smallest}.")
-
-    @property
-    def least(self) -> int:  # type: ignore[override]
-        return self.attack.least
-
-    @property
-    def compares(self) -> bool:  # type: ignore[override]
-        return self.attack.compares
-
-    @property
-    def signal(self) -> Signal:  # type: ignore[override]
-        return self.attack.signal
 
     def fit(self, shadows: Sequence[Evidence]) -> Scorer:
         every = self.attack.fit(shadows)
