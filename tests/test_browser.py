@@ -206,7 +206,7 @@ def test_scores_get_figures_and_a_card(visit: Page, tmp_path: Path) -> None:
 
 def test_about_says_what_it_is_not(visit: Page) -> None:
     tab(visit, "About")
-    expect(visit.get_by_text("Evidence, not proof.")).to_be_visible()
+    expect(visit.get_by_text("Evidence, not proof.", exact=True)).to_be_visible()
     expect(visit.get_by_text("Not distinguishable” acquits nobody")).to_be_visible()
     shot(visit, "about-desktop-light")
 
