@@ -9,10 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hf_mia.arrays import Reference as Reference
-    from hf_mia.arrays import Shadow as Shadow
-    from hf_mia.arrays import attack as attack
-    from hf_mia.arrays import scores as scores
     from hf_mia.attacks.networks import MLP as MLP
     from hf_mia.attacks.networks import DeepSets as DeepSets
     from hf_mia.attacks.relative import Relative as Relative
@@ -29,26 +25,30 @@ if TYPE_CHECKING:
     from hf_mia.core import Probe as Probe
     from hf_mia.core import Signal as Signal
     from hf_mia.core import audit as audit
-    from hf_mia.estimates import Estimate as Estimate
-    from hf_mia.hub import fetch_run as fetch_run
-    from hf_mia.hub import push_run as push_run
-    from hf_mia.membership import membership_inference as membership_inference
-    from hf_mia.models import language_model as language_model
-    from hf_mia.paired import pair_model as pair_model
+    from hf_mia.models.language import language_model as language_model
+    from hf_mia.models.pairs import pair_model as pair_model
+    from hf_mia.models.vision import encoder as encoder
     from hf_mia.papers import PAPERS as PAPERS
-    from hf_mia.probes import Tokens as Tokens
-    from hf_mia.report import Report as Report
+    from hf_mia.probes.tokens import Tokens as Tokens
+    from hf_mia.probes.views import Views as Views
+    from hf_mia.publish.hub import fetch_run as fetch_run
+    from hf_mia.publish.hub import push_run as push_run
+    from hf_mia.reports.estimates import Estimate as Estimate
+    from hf_mia.reports.membership import membership_inference as membership_inference
+    from hf_mia.reports.report import Report as Report
     from hf_mia.runner import Runner as Runner
-    from hf_mia.saved import Saved as Saved
-    from hf_mia.views import Views as Views
-    from hf_mia.vision import encoder as encoder
+    from hf_mia.saved.arrays import Reference as Reference
+    from hf_mia.saved.arrays import Shadow as Shadow
+    from hf_mia.saved.arrays import attack as attack
+    from hf_mia.saved.arrays import scores as scores
+    from hf_mia.saved.attacking import Saved as Saved
 
 _HOMES = {
     "MLP": "attacks.networks",
     "PAPERS": "papers",
     "Attack": "core",
     "DeepSets": "attacks.networks",
-    "Estimate": "estimates",
+    "Estimate": "reports.estimates",
     "Evidence": "core",
     "Game": "core",
     "LinearSVC": "attacks.shadow",
@@ -57,26 +57,26 @@ _HOMES = {
     "Model": "core",
     "Pool": "core",
     "Probe": "core",
-    "Reference": "arrays",
+    "Reference": "saved.arrays",
     "Relative": "attacks.relative",
-    "Report": "report",
+    "Report": "reports.report",
     "Runner": "runner",
-    "Saved": "saved",
-    "Shadow": "arrays",
+    "Saved": "saved.attacking",
+    "Shadow": "saved.arrays",
     "ShadowClassifier": "attacks.shadow",
     "Signal": "core",
     "Threshold": "attacks.threshold",
-    "Tokens": "probes",
-    "Views": "views",
-    "attack": "arrays",
+    "Tokens": "probes.tokens",
+    "Views": "probes.views",
+    "attack": "saved.arrays",
     "audit": "core",
-    "encoder": "vision",
-    "fetch_run": "hub",
-    "language_model": "models",
-    "membership_inference": "membership",
-    "pair_model": "paired",
-    "push_run": "hub",
-    "scores": "arrays",
+    "encoder": "models.vision",
+    "fetch_run": "publish.hub",
+    "language_model": "models.language",
+    "membership_inference": "reports.membership",
+    "pair_model": "models.pairs",
+    "push_run": "publish.hub",
+    "scores": "saved.arrays",
 }
 
 __version__ = "0.1.0"

@@ -12,11 +12,11 @@ import numpy as np
 from transformers import TrainerCallback
 
 from hf_mia.core import Attack, Booleans, Evidence, Pool, decide
-from hf_mia.estimates import checked, false_alarms
-from hf_mia.models import TextCollate, context
+from hf_mia.models.language import TextCollate, context
 from hf_mia.papers import PAPERS
-from hf_mia.probes import Tokens
-from hf_mia.report import Report
+from hf_mia.probes.tokens import Tokens
+from hf_mia.reports.estimates import checked, false_alarms
+from hf_mia.reports.report import Report
 from hf_mia.runner import answers_of
 
 if TYPE_CHECKING:

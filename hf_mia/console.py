@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from hf_mia.terms import BudgetSpent
+from hf_mia.services.terms import BudgetSpent
 
 Cache = Annotated[Optional[Path], typer.Option(help="Where models and answers are kept; default: $HF_HOME/hf_mia.")]
 Out = Annotated[Optional[Path], typer.Option(help="The run folder; default: runs/NAME.")]

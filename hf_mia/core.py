@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_mia.collate import Batch, Collate
-from hf_mia.report import Report
+from hf_mia.reports.report import Report
 
 if TYPE_CHECKING:
     import torch

@@ -1,7 +1,7 @@
 """The metrics of `evaluate.load`: membership inference from scores, and of a model that is asked about texts or images.
 
-The Spaces in `spaces/` import one class each. They are adapters: `hf_mia.membership` computes the first without
-evaluate, `hf_mia.inquiry` the others.
+The Spaces in `spaces/` import one class each. They are adapters: `hf_mia.reports.membership` computes the first without
+evaluate, `hf_mia.queries.inquiry` the others.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ except ImportError as error:
 
 from hf_mia.core import Pool
 from hf_mia.data import Data
-from hf_mia.images import Images
-from hf_mia.inquiry import Inquiry, encoded, images_of, labels, member_of, sequence, texts_of
-from hf_mia.membership import FPRS, LABELS, MISSING, Numbers, membership_inference, numbers
-from hf_mia.texts import Texts
+from hf_mia.data.images import Images
+from hf_mia.data.texts import Texts
+from hf_mia.queries.inquiry import Inquiry, encoded, images_of, labels, member_of, sequence, texts_of
+from hf_mia.reports.membership import FPRS, LABELS, MISSING, Numbers, membership_inference, numbers
 
 CARLINI = """\
 @inproceedings{carlini2022membership,

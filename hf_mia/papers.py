@@ -12,7 +12,8 @@ from hf_mia.attacks.rmia import BASE, RMIA, OfflineRMIA
 from hf_mia.attacks.shadow import LogisticRegression, ScikitLearn, ShadowClassifier
 from hf_mia.attacks.threshold import Threshold
 from hf_mia.core import Attack
-from hf_mia.posteriors import Posteriors, Shifts
+from hf_mia.probes.posteriors import Posteriors, Shifts
+from hf_mia.probes.versions import Lowercase, Neighbours, Prefixed
 from hf_mia.signals import classifier as classes
 from hf_mia.signals.continuations import (
     Bleu,
@@ -44,7 +45,6 @@ from hf_mia.signals.language import (
 )
 from hf_mia.signals.likelihood import LossGap, LossRatio, MinK, MinKPlusPlus, TextLoss, ZlibLoss
 from hf_mia.signals.texts import Beside, RandomTexts, RarestTexts
-from hf_mia.versions import Lowercase, Neighbours, Prefixed
 
 # As the published code trains it, less its start (normal, deviation .01) and its choice of the epoch that is best on
 # the target, and with each column standardised.

@@ -11,9 +11,9 @@ import numpy as np
 
 from hf_mia.collate import Collate, Item
 from hf_mia.core import Answers, Model, Probe
-from hf_mia.keys import content_key, records_key
 from hf_mia.progress import bar
-from hf_mia.shards import Shards, answers_in, intact, write
+from hf_mia.storage.keys import content_key, records_key
+from hf_mia.storage.shards import Shards, answers_in, intact, write
 
 if TYPE_CHECKING:
     import pyarrow as pa

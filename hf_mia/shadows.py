@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_mia.core import Floats, Game, Integers, Model, Pool
-from hf_mia.keys import content_key, folder_key, records_key
-from hf_mia.locks import locked
 from hf_mia.progress import bar
+from hf_mia.storage.keys import content_key, folder_key, records_key
+from hf_mia.storage.locks import locked
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

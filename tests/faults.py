@@ -25,8 +25,15 @@ from pathlib import Path
 
 TOKEN = "hf_" + "PlantedInTheEnvironment"  # in the environment of every audit
 LIMIT = 600.0  # seconds that an audit may take on a busy machine
-PRELOADED = ["hf_mia.cli", "hf_mia.run", "hf_mia.calibration", "hf_mia.folder", "hf_mia.keeping", "hf_mia.table"]
-PRELOADED += ["hf_mia.gate", "hf_mia.recipes.loop", "hf_mia.recipes.recurrent", "hf_mia.recipes.vocabulary"]
+PRELOADED = [
+    "hf_mia.cli.main",
+    "hf_mia.audits.run",
+    "hf_mia.queries.calibration",
+    "hf_mia.audits.folder",
+    "hf_mia.queries.keeping",
+    "hf_mia.audits.table",
+]
+PRELOADED += ["hf_mia.cli.gate", "hf_mia.recipes.loop", "hf_mia.architectures.recurrent", "hf_mia.recipes.vocabulary"]
 PRELOADED += ["accelerate", "datasets", "transformers", "sklearn.svm", "torch.distributed", "pyarrow.parquet"]
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(PRELOADED)
@@ -83,7 +90,7 @@ def _audit(place: Place, environment: Mapping[str, str]) -> None:
         os.dup2(log.fileno(), 2)
     import torch
 
-    from hf_mia.cli import app
+    from hf_mia.cli.main import app
 
     torch.set_num_threads(1)
     app(["audit", str(place.config), "--cache", str(place.cache), "--out", str(place.folder / "run")])

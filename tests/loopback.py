@@ -64,8 +64,8 @@ class Loopback:
 CLIENT = """
 import json, os, sys
 from typer.testing import CliRunner
-from hf_mia.cli import app
-from hf_mia.hub import fetch_run
+from hf_mia.cli.main import app
+from hf_mia.publish.hub import fetch_run
 
 for line in sys.stdin:
     asked = json.loads(line)

@@ -26,7 +26,7 @@ from transformers import (
 from hf_mia.attacks.threshold import Threshold
 from hf_mia.callback import MembershipAuditCallback, undisturbed
 from hf_mia.core import Pool
-from hf_mia.models import language_model
+from hf_mia.models.language import language_model
 from hf_mia.papers import PAPERS
 from hf_mia.runner import Runner, answers_of
 from hf_mia.signals.encoder import MeanSimilarity

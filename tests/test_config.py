@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_mia.augmentation import Augmentation
+from hf_mia.audits.experiment import experiment, label
+from hf_mia.audits.plan import Experiment, Grid, Shadows, Sweep
+from hf_mia.audits.targets import Checkpoint
 from hf_mia.config import _tuples, override, read_yaml
-from hf_mia.experiment import experiment, label
-from hf_mia.images import Images
+from hf_mia.data.images import Images
 from hf_mia.papers import PAPERS
-from hf_mia.plan import Experiment, Grid, Shadows, Sweep
+from hf_mia.probes.augmentation import Augmentation
 from hf_mia.recipes.contrastive import MoCo, SimCLR
 from hf_mia.recipes.language import CausalLM, Recurrent
-from hf_mia.targets import Checkpoint
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ def test_the_readme_holds_the_two_lines_that_ci_runs() -> None:
 
 
 def test_every_config_is_valid() -> None:
+    from hf_mia.audits.experiment import experiment
     from hf_mia.config import read_yaml
-    from hf_mia.experiment import experiment
 
     configs = sorted((ROOT / "evaluation_configs").glob("*.yaml"))
     assert len(configs) >= 4

@@ -12,16 +12,16 @@ from scipy.stats import norm
 from worlds import Replay, World, classifiers, replay, spoken
 
 from hf_mia.attacks.downstream import Downstream
-from hf_mia.classified import ClassifiedImages
-from hf_mia.continuations import Continuations
+from hf_mia.audits.experiment import experiment, mapping
+from hf_mia.audits.plan import Experiment
 from hf_mia.core import Game, Pool, audit
 from hf_mia.data import Data
-from hf_mia.experiment import experiment, mapping
-from hf_mia.images import Images
+from hf_mia.data.classified import ClassifiedImages
+from hf_mia.data.images import Images
+from hf_mia.data.texts import Texts
 from hf_mia.papers import PAPERS
-from hf_mia.plan import Experiment
-from hf_mia.report import Report
-from hf_mia.texts import Texts
+from hf_mia.probes.continuations import Continuations
+from hf_mia.reports.report import Report
 
 KINDS: dict[str, Data] = {"texts": Texts(), "images": Images(), "classified-images": ClassifiedImages()}
 WORLDS = {"texts": "", "images": "_images", "classified-images": "_classes"}

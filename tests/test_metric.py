@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import worlds
 from PIL import Image
-from test_membership import MEMBER, SCORES
 
-from hf_mia.folder import write_folder
-from hf_mia.inquiry import encoded
-from hf_mia.membership import flat, membership_inference
+from hf_mia.audits.folder import write_folder
+from hf_mia.audits.played import Played
+from hf_mia.audits.run import play
+from hf_mia.audits.setting import jobs
 from hf_mia.papers import PAPERS
-from hf_mia.played import Played
-from hf_mia.run import play
-from hf_mia.setting import jobs
+from hf_mia.queries.inquiry import encoded
+from hf_mia.reports.membership import flat, membership_inference
 
+SCORES, MEMBER = [0.9, 0.8, 0.4, 0.7, 0.3, 0.2, 0.1], [1, 1, 1, 0, 0, 0, 0]
 SPACES = Path(__file__).parents[1] / "spaces"
 
 
@@ -243,7 +243,7 @@ def test_what_auditmi_cannot_do_is_said(text_run: Audited, gpt2_folder: Path, tm
 
 
 def test_an_attack_that_counted_words_says_that_a_run_does_not_hold_them(text_run: Audited, tmp_path: Path) -> None:
-    from hf_mia.refit import Unheld
+    from hf_mia.queries.refit import Unheld
 
     for name in ("auditmi-frequency", "auditmi-rarest-texts"):
         with pytest.raises(ValueError, match=f"'{name}' counts words .* one of .'auditmi'."):

@@ -17,10 +17,10 @@ from datasets import Dataset
 from worlds import World, each, pool, tiny_gpt2
 
 from hf_mia.core import Batch, Model, Pool, Probe
-from hf_mia.models import TextCollate, language_model
-from hf_mia.probes import Tokens
+from hf_mia.models.language import TextCollate, language_model
+from hf_mia.probes.tokens import Tokens
 from hf_mia.runner import Runner
-from hf_mia.shards import Shards, answers_in, intact, opened, write
+from hf_mia.storage.shards import Shards, answers_in, intact, opened, write
 
 Rows = list[dict[str, np.ndarray]]
 
@@ -153,7 +153,7 @@ def test_a_shard_of_another_version_is_asked_again_and_named(
     path, before = shard(model, small_pool, tmp_path)
     table = opened(path)
     with monkeypatch.context() as patch:
-        patch.setattr("hf_mia.shards.__version__", "0.0.9")
+        patch.setattr("hf_mia.storage.shards.__version__", "0.0.9")
         write(table, path)
     with pytest.warns(UserWarning, match=rf"{path.name} of {path.parent.name} is of hf_mia 0\.0\.9 and is asked again"):
         shards = Runner(tmp_path, chunk=16)(model, Counted(), small_pool.records)

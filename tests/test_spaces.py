@@ -31,7 +31,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def encoder_folder(untrained_images: worlds.World) -> str:
-    from hf_mia.setting import jobs
+    from hf_mia.audits.setting import jobs
 
     return str(jobs(untrained_images.setting)[0].folder(untrained_images.cache))
 

@@ -23,27 +23,27 @@ from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils import ModelOutput
 from typer.testing import CliRunner
 
-from hf_mia.augmentation import Augmentation
-from hf_mia.backbones import Encoder
-from hf_mia.cli import app
+from hf_mia.audits.downstream import classifying
+from hf_mia.audits.experiment import experiment, mapping
+from hf_mia.audits.folder import write_folder
+from hf_mia.audits.games import games
+from hf_mia.audits.plan import Experiment
+from hf_mia.audits.run import play
+from hf_mia.audits.setting import Setting, setting
+from hf_mia.cli.main import app
 from hf_mia.core import Answers, Game, Model, Pool, Probe, Ragged
-from hf_mia.downstream import classifying
-from hf_mia.experiment import experiment, mapping
-from hf_mia.folder import write_folder
-from hf_mia.games import games
-from hf_mia.keys import content_key
+from hf_mia.models.backbones import Encoder
+from hf_mia.models.vision import ImageCollate
 from hf_mia.papers import PAPERS
-from hf_mia.plan import Experiment
+from hf_mia.probes.augmentation import Augmentation
 from hf_mia.recipes.contrastive import pixels
 from hf_mia.recipes.language import Recurrent
 from hf_mia.recipes.vocabulary import word_tokenizer
-from hf_mia.run import play
 from hf_mia.runner import Runner
-from hf_mia.setting import Setting, setting
+from hf_mia.services.spoken import in_text
 from hf_mia.shadows import Job
-from hf_mia.spoken import in_text
+from hf_mia.storage.keys import content_key
 from hf_mia.units import of_units
-from hf_mia.vision import ImageCollate
 
 OVERFITTED = 4 * 16
 UNTRAINED = 4 * 60
@@ -423,9 +423,9 @@ sys.path.insert(0, {tests!r})
 import torch; torch.set_num_threads(1)
 import worlds
 from accelerate import PartialState
-from hf_mia.models import language_model
-from hf_mia.probes import Tokens
-from hf_mia.run import play
+from hf_mia.models.language import language_model
+from hf_mia.probes.tokens import Tokens
+from hf_mia.audits.run import play
 from hf_mia.runner import Runner
 from hf_mia.shadows import train
 if __name__ == "__main__":

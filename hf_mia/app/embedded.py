@@ -18,17 +18,17 @@ from typing import cast
 import numpy as np
 import yaml
 
+from hf_mia.audits.demo import ENCODER, RIVALS
+from hf_mia.audits.experiment import label, mapping
+from hf_mia.audits.plan import Experiment, Shadows, Users
+from hf_mia.audits.setting import Setting
 from hf_mia.core import Pool
-from hf_mia.demo import ENCODER, RIVALS
-from hf_mia.experiment import label, mapping
-from hf_mia.images import Images
-from hf_mia.keys import content_key, encoded_content
+from hf_mia.data.images import Images
+from hf_mia.data.texts import Texts
 from hf_mia.papers import PAPERS
-from hf_mia.plan import Experiment, Shadows, Users
 from hf_mia.recipes.contrastive import SimCLR
 from hf_mia.recipes.language import Recurrent
-from hf_mia.setting import Setting
-from hf_mia.texts import Texts
+from hf_mia.storage.keys import content_key, encoded_content
 from hf_mia.units import of_units
 
 EXAMPLES = "examples"
@@ -86,12 +86,12 @@ IMAGE = Embedded("Digits, encoder", DIGITS)
 
 
 def _play(experiment: Experiment, folder: Path, cache: Path) -> None:
-    from hf_mia.calibration import calibrations, write_calibrations
-    from hf_mia.folder import write_folder
-    from hf_mia.keeping import keep
-    from hf_mia.run import play
+    from hf_mia.audits.folder import write_folder
+    from hf_mia.audits.run import play
+    from hf_mia.audits.setting import setting
+    from hf_mia.queries.calibration import calibrations, write_calibrations
+    from hf_mia.queries.keeping import keep
     from hf_mia.runner import Runner
-    from hf_mia.setting import setting
 
     prepared = setting(experiment)
     played = play(prepared, cache)

@@ -10,13 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 
-from hf_mia.checkpoints import WEIGHTS
 from hf_mia.core import Model
-from hf_mia.models import language_model
-from hf_mia.probes import Tokens
-from hf_mia.query import Answer
+from hf_mia.models.checkpoints import WEIGHTS
+from hf_mia.models.language import language_model
+from hf_mia.probes.tokens import Tokens
+from hf_mia.queries.query import Answer
+from hf_mia.queries.words import words
 from hf_mia.runner import answers_of
-from hf_mia.words import words
 
 ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 LARGEST = 1 << 30  # bytes of a model's files
@@ -40,7 +40,7 @@ class Fetched:
         self._lock = Lock()
 
     def said(self, name: str, texts: Sequence[str]) -> list[Answer]:
-        """Each text's words with their ranks. ValueError for no Hub id, and as `hf_mia.models.language_model`."""
+        """Each text's words with their ranks. ValueError for no Hub id, and as `language_model` raises it."""
         from datasets import Dataset
 
         model = self._model(checked_id(name))

@@ -13,7 +13,7 @@ from hf_mia.app.seen import checked_image, views_page
 from hf_mia.app.shelf import Shelf
 from hf_mia.app.shown import answer_page
 from hf_mia.app.text_tab import FPR, HOW, rate_of
-from hf_mia.query import Unit
+from hf_mia.queries.query import Unit
 
 NAMES = {"member": "An image of the training set", "outside": "An image from outside"}
 

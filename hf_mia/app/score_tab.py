@@ -7,10 +7,10 @@ import gradio as gr
 from hf_mia.app.limits import Jobs, Limits
 from hf_mia.app.shown import DRAWING, drawn, table
 from hf_mia.app.uploads import scores_of
-from hf_mia.estimates import Estimate
-from hf_mia.figures import roc_figure, scores_figure
-from hf_mia.membership import flat
-from hf_mia.report import Report
+from hf_mia.reports.estimates import Estimate
+from hf_mia.reports.figures import roc_figure, scores_figure
+from hf_mia.reports.membership import flat
+from hf_mia.reports.report import Report
 
 EXAMPLE = "score,member\n0.9,1\n0.8,1\n0.4,1\n0.7,0\n0.3,0\n0.2,0\n0.1,0"
 LIMITS = (

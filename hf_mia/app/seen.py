@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from hf_mia.app.limits import Limits
 from hf_mia.app.shown import DRAWING, drawn
-from hf_mia.figures import matrix_figure
-from hf_mia.portraits import matrix
-from hf_mia.query import Query
+from hf_mia.data.portraits import matrix
+from hf_mia.probes.views import Views
+from hf_mia.queries.query import Query
+from hf_mia.reports.figures import matrix_figure
 from hf_mia.runner import answers_of
 from hf_mia.signals.encoder import table
-from hf_mia.views import Views
 
 if TYPE_CHECKING:
     import torch

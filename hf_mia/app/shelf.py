@@ -10,11 +10,11 @@ from threading import Lock
 
 import torch
 
-from hf_mia.askable import obstacles
 from hf_mia.config import check_name
 from hf_mia.core import Model
-from hf_mia.opened import Run, opened
-from hf_mia.query import Query, query, user
+from hf_mia.queries.askable import obstacles
+from hf_mia.queries.opened import Run, opened
+from hf_mia.queries.query import Query, query, user
 
 
 @dataclass

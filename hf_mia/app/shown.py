@@ -10,9 +10,9 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from hf_mia.core import Floats
-from hf_mia.figures import placed_figure
-from hf_mia.query import Answer, Query
-from hf_mia.words import Word
+from hf_mia.queries.query import Answer, Query
+from hf_mia.queries.words import Word
+from hf_mia.reports.figures import placed_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from hf_mia.app.hub_model import Fetched
 from hf_mia.app.limits import Jobs, Limits
 from hf_mia.app.shelf import Shelf
 from hf_mia.app.shown import answer_page, spoken
-from hf_mia.query import user
+from hf_mia.queries.query import user
 
 HOW, FPR = "How its answers are judged", "The chance that a non-member is called a member"
 NAMES = {"member": "Texts of a member", "outside": "Texts of somebody outside"}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_mia.app.limits import Limits
-from hf_mia.estimates import Bools, Floats
-from hf_mia.membership import LABELS, MISSING, members, numbers
+from hf_mia.reports.estimates import Bools, Floats
+from hf_mia.reports.membership import LABELS, MISSING, members, numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,8 +14,9 @@ class Downstream(Wrapper):
     """Any attack, on the downstream classifiers of the encoders: a baseline of EncoderMI (Liu et al. 2021).
 
     A played experiment puts a classifier in each encoder's place, trained on labelled images outside of the game
-    (`hf_mia.downstream.classifying`), where this is the outermost attack. Everything else is the inner attack's, so
-    `hf_mia.core.audit`, which knows of no labelled images, asks the models as they are: give it games of classifiers.
+    (`hf_mia.audits.downstream.classifying`), where this is the outermost attack. Everything else is the inner
+    attack's, so `hf_mia.core.audit`, which knows of no labelled images, asks the models as they are: give it games of
+    classifiers.
     """
 
     def fit(self, shadows: Sequence[Evidence]) -> Scorer:

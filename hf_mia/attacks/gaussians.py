@@ -28,6 +28,6 @@ class Gaussians(Classifier):
             raise ValueError(f"floor must be above 0 and at most 1, such as 1e-6, but is {self.floor}.")
 
     def build(self) -> ClassifierMixin:
-        from hf_mia.gaussians import GaussianRatio
+        from hf_mia.estimators.gaussians import GaussianRatio
 
         return GaussianRatio(self.floor)

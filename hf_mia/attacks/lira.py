@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from hf_mia.core import Attack, Evidence, Floats, Scorer, Signal
-from hf_mia.estimates import best_threshold
+from hf_mia.reports.estimates import best_threshold
 
 IN, OUT = 1.0, 0.0
 _BLOCK = 16_384  # units at a time: what the references say of so many stays in the processor's cache

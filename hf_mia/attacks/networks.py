@@ -38,7 +38,7 @@ class MLP(Classifier):
         _check_training(self.learning_rate, self.decay, self.batch, self.epochs, self.seed)
 
     def build(self) -> ClassifierMixin:
-        from hf_mia.networks import NetworkClassifier, Perceptron
+        from hf_mia.estimators.networks import NetworkClassifier, Perceptron
 
         network = Perceptron(self.hidden, self.activation)
         return NetworkClassifier(network, self.learning_rate, self.decay, self.batch, self.epochs, self.seed)
@@ -76,12 +76,12 @@ class DeepSets(Classifier):
         _check_training(self.learning_rate, self.decay, self.batch, self.epochs, self.seed)
 
     def scaler(self) -> TransformerMixin:
-        from hf_mia.networks import CommonScaler
+        from hf_mia.estimators.networks import CommonScaler
 
         return CommonScaler()
 
     def build(self) -> ClassifierMixin:
-        from hf_mia.networks import NetworkClassifier, SetNetwork
+        from hf_mia.estimators.networks import NetworkClassifier, SetNetwork
 
         network = SetNetwork(self.phi, self.rho, self.pool)
         return NetworkClassifier(network, self.learning_rate, self.decay, self.batch, self.epochs, self.seed)

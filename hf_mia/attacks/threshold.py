@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_mia.core import Attack, Evidence, Floats, Scorer, Signal
-from hf_mia.estimates import best_threshold
+from hf_mia.reports.estimates import best_threshold
 
 
 @dataclass(frozen=True)

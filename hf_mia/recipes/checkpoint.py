@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from hf_mia.keys import WAY_OUT, content_key
+from hf_mia.storage.keys import WAY_OUT, content_key
 
 STATE = "checkpoint.safetensors"
 

@@ -61,7 +61,7 @@ class ImageClassifier(Classifier):
     def module(self, names: Sequence[str], processor: BaseImageProcessor) -> PreTrainedModel:
         import torch
 
-        from hf_mia.recipes.classifying_models import SmallImagesConfig, SmallImagesForImageClassification
+        from hf_mia.architectures.classifiers import SmallImagesConfig, SmallImagesForImageClassification
 
         config = SmallImagesConfig(
             architecture=self.architecture, width=self.width, size=self.size, hidden=self.hidden, **labelled(names)
@@ -135,7 +135,7 @@ class ImageClassifier(Classifier):
         return self.architecture == "mlp" and self.clip is None and small
 
     def load(self, folder: Path) -> Model:
-        from hf_mia.classifiers import image_classifier
+        from hf_mia.models.classifiers import image_classifier
 
         return image_classifier(folder)
 
@@ -169,7 +169,7 @@ class TextClassifier(Classifier):
         return tokenizer_key(processor)
 
     def module(self, names: Sequence[str], processor: PreTrainedTokenizerBase) -> PreTrainedModel:
-        from hf_mia.recipes.classifying_models import BagOfWordsConfig, BagOfWordsForSequenceClassification
+        from hf_mia.architectures.classifiers import BagOfWordsConfig, BagOfWordsForSequenceClassification
 
         config = BagOfWordsConfig(
             vocab_size=len(processor),
@@ -181,7 +181,7 @@ class TextClassifier(Classifier):
         return BagOfWordsForSequenceClassification(config)
 
     def feed(self, records: Dataset, processor: PreTrainedTokenizerBase) -> Encoded:
-        from hf_mia.classifying import LabelledTexts
+        from hf_mia.models.classifying import LabelledTexts
         from hf_mia.recipes.feeds import Encoded
 
         assert processor.pad_token_id is not None
@@ -192,7 +192,7 @@ class TextClassifier(Classifier):
         return cast("torch.Tensor", module(input_ids=words, attention_mask=mask).logits)
 
     def load(self, folder: Path) -> Model:
-        from hf_mia.classifiers import text_classifier
+        from hf_mia.models.classifiers import text_classifier
 
         return text_classifier(folder)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from hf_mia.augmentation import Augmentation
 from hf_mia.core import Model
+from hf_mia.probes.augmentation import Augmentation
 from hf_mia.recipes import Progress, Recipe
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import BaseImageProcessor
 
-    from hf_mia.recipes.encoders import EncoderPreTrainedModel
+    from hf_mia.architectures.encoders import EncoderPreTrainedModel
 
 EACH = 2  # steps that are timed for an estimate
 DECODED = 256  # images that are decoded at once
@@ -87,7 +87,7 @@ class Contrastive(Recipe):
 
     def module(self) -> EncoderPreTrainedModel:
         """The encoder before training."""
-        from hf_mia.recipes.encoders import ENCODERS
+        from hf_mia.architectures.encoders import ENCODERS
 
         config, model = ENCODERS[self.architecture]
         return model(config(width=self.width, splits=self.splits))
@@ -157,7 +157,7 @@ class Contrastive(Recipe):
         return marks[-1] / steps
 
     def load(self, folder: Path) -> Model:
-        from hf_mia.vision import encoder
+        from hf_mia.models.vision import encoder
 
         return encoder(folder)
 
@@ -221,7 +221,7 @@ def pixels(records: Dataset, size: int) -> torch.Tensor:
     import numpy as np
     import torch
 
-    from hf_mia.vision import ImageCollate
+    from hf_mia.models.vision import ImageCollate
 
     collate = ImageCollate(size)
     found = np.empty((len(records), 3, size, size), dtype=np.uint8)

@@ -17,7 +17,7 @@ from hf_mia.recipes.labels import labels_of
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from hf_mia.vision import Channels
+    from hf_mia.models.vision import Channels
 
 Rows: TypeAlias = "torch.Tensor | tuple[torch.Tensor, torch.Tensor]"
 

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
-from hf_mia.checkpoints import check_weights, configuration, folder_of
 from hf_mia.collate import Batch
 from hf_mia.core import Model
-from hf_mia.keys import folder_key
+from hf_mia.models.checkpoints import check_weights, configuration, folder_of
 from hf_mia.recipes.classifier import Classifier
 from hf_mia.recipes.labels import labels_of
+from hf_mia.storage.keys import folder_key
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase, SequenceFeatureExtractor
 
-    from hf_mia.classifying import LabelledTexts
+    from hf_mia.models.classifying import LabelledTexts
     from hf_mia.recipes import Processor
     from hf_mia.recipes.feeds import Encoded, Streamed, StreamedImages
 
@@ -72,7 +72,7 @@ class FineTunedImageClassifier(FineTunedClassifier):
     kind: ClassVar[Literal["images", "texts", "sounds"]] = "images"
 
     def processor(self, outside: Iterable[str]) -> BaseImageProcessor:
-        from hf_mia.vision import image_processor
+        from hf_mia.models.vision import image_processor
 
         return image_processor(self.folder(), self.model)
 
@@ -82,16 +82,16 @@ class FineTunedImageClassifier(FineTunedClassifier):
     def feed(self, records: Dataset, processor: BaseImageProcessor) -> StreamedImages:
         import torch
 
-        from hf_mia.classifying import LabelledImages
+        from hf_mia.models.classifying import LabelledImages
+        from hf_mia.models.vision import image_channels, image_collate
         from hf_mia.recipes.feeds import StreamedImages
-        from hf_mia.vision import image_channels, image_collate
 
         labels, plain = torch.from_numpy(labels_of(records)), image_collate(processor, self.model)
         collate = LabelledImages(plain.size, plain.resized, plain.resample)
         return StreamedImages(records, labels, collate, image_channels(processor, plain, self.model))
 
     def load(self, folder: Path) -> Model:
-        from hf_mia.classifiers import image_classifier
+        from hf_mia.models.classifiers import image_classifier
 
         return image_classifier(folder)
 
@@ -104,7 +104,7 @@ class FineTunedTextClassifier(FineTunedClassifier):
     kind: ClassVar[Literal["images", "texts", "sounds"]] = "texts"
 
     def processor(self, outside: Iterable[str]) -> PreTrainedTokenizerBase:
-        from hf_mia.models import saved_tokenizer
+        from hf_mia.models.language import saved_tokenizer
 
         return saved_tokenizer(self.folder(), self.model)
 
@@ -125,12 +125,12 @@ class FineTunedTextClassifier(FineTunedClassifier):
 
     def collate(self, processor: PreTrainedTokenizerBase) -> LabelledTexts:
         """How texts reach the checkpoint; ValueError where it has no padding token."""
-        from hf_mia.classifiers import text_collate
+        from hf_mia.models.classifiers import text_collate
 
         return text_collate(configuration(self.folder(), self.model), processor, self.model)
 
     def load(self, folder: Path) -> Model:
-        from hf_mia.classifiers import text_classifier
+        from hf_mia.models.classifiers import text_classifier
 
         return text_classifier(folder)
 
@@ -146,7 +146,7 @@ class FineTunedAudioClassifier(FineTunedClassifier):
     kind: ClassVar[Literal["images", "texts", "sounds"]] = "sounds"
 
     def processor(self, outside: Iterable[str]) -> SequenceFeatureExtractor:
-        from hf_mia.classifiers import sound_extractor
+        from hf_mia.models.classifiers import sound_extractor
 
         return sound_extractor(self.folder(), self.model)
 
@@ -156,12 +156,12 @@ class FineTunedAudioClassifier(FineTunedClassifier):
     def feed(self, records: Dataset, processor: SequenceFeatureExtractor) -> Streamed:
         import torch
 
-        from hf_mia.classifying import LabelledSounds
+        from hf_mia.models.classifying import LabelledSounds
         from hf_mia.recipes.feeds import Streamed
 
         return Streamed(records, torch.from_numpy(labels_of(records)), LabelledSounds(processor))
 
     def load(self, folder: Path) -> Model:
-        from hf_mia.classifiers import audio_classifier
+        from hf_mia.models.classifiers import audio_classifier
 
         return audio_classifier(folder)

@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel
 
-from hf_mia.checkpoints import configuration
-from hf_mia.logits import AUTO, UNREAD, Kind
+from hf_mia.models.checkpoints import configuration
+from hf_mia.models.logits import AUTO, UNREAD, Kind
 from hf_mia.recipes.labels import labelled
 
 

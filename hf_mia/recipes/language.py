@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 import numpy as np
 
 from hf_mia.core import Model
-from hf_mia.models import blueprint, language_model
+from hf_mia.models.language import blueprint, language_model
 from hf_mia.recipes import Progress, Recipe
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Recurrent(LanguageRecipe):
         return word_tokenizer(outside, self.vocabulary, self.lowercase)
 
     def module(self, processor: PreTrainedTokenizerBase) -> PreTrainedModel:
-        from hf_mia.recipes.recurrent import RecurrentConfig, RecurrentForCausalLM
+        from hf_mia.architectures.recurrent import RecurrentConfig, RecurrentForCausalLM
 
         return RecurrentForCausalLM(
             RecurrentConfig(

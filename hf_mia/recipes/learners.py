@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
-from hf_mia.recipes.encoders import EncoderPreTrainedModel
+from hf_mia.architectures.encoders import EncoderPreTrainedModel
 
 
 class Projected(nn.Module):

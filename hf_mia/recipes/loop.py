@@ -76,7 +76,7 @@ class Pairs(Examples):
         return len(self.sources)
 
     def batch(self, rows: torch.Tensor) -> tuple[Batch, torch.Tensor]:
-        from hf_mia.models import filled
+        from hf_mia.models.language import filled
 
         sources, targets = ([side[row] for row in rows.tolist()] for side in (self.sources, self.targets))
         mask, decoded = filled([[1] * len(ids) for ids in sources], 0), filled(targets, UNSCORED)

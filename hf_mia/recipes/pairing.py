@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
-from hf_mia.checkpoints import folder_of
 from hf_mia.core import Model
-from hf_mia.paired import SOURCE, PairCollate, check_prompt, configured, pair_collate, pair_model
+from hf_mia.models.checkpoints import folder_of
+from hf_mia.models.pairs import SOURCE, PairCollate, check_prompt, configured, pair_collate, pair_model
 from hf_mia.recipes.language import LanguageRecipe
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from hf_mia.architectures.seq2seq import PairTokenizer
     from hf_mia.recipes.loop import Examples
-    from hf_mia.recipes.seq2seq import PairTokenizer
 
 TOKENS = {
     "eos_token_id": 0,
@@ -108,12 +108,12 @@ class RecurrentPairs(WordPairs):
             )
 
     def module(self, processor: PairTokenizer) -> PreTrainedModel:
-        from hf_mia.recipes.seq2seq import Seq2SeqForConditionalGeneration
+        from hf_mia.architectures.seq2seq import Seq2SeqForConditionalGeneration
 
         return Seq2SeqForConditionalGeneration(self._config(*processor.sizes))
 
     def _config(self, sources: int, targets: int) -> PretrainedConfig:
-        from hf_mia.recipes.seq2seq import Seq2SeqConfig
+        from hf_mia.architectures.seq2seq import Seq2SeqConfig
 
         sizes = sources, targets, self.embedding, self.hidden, self.dropout
         kinds = self.cell, self.attention, self.shared
@@ -158,7 +158,7 @@ class MarianSmall(WordPairs):
 class FineTunedPairs(PairRecipe):
     """Any encoder-decoder of transformers, fine-tuned from `model`, a Hub id or a folder, with its own tokenizer.
 
-    `prompt` and the languages as in `hf_mia.paired.pair_model`. The loss is the mean over tokens.
+    `prompt` and the languages as in `hf_mia.models.pairs.pair_model`. The loss is the mean over tokens.
     """
 
     model: str

@@ -14,9 +14,9 @@ from hf_mia.recipes.checkpoint import restore, save, writing
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from hf_mia.architectures.encoders import EncoderPreTrainedModel
     from hf_mia.recipes import Progress
     from hf_mia.recipes.contrastive import Contrastive
-    from hf_mia.recipes.encoders import EncoderPreTrainedModel
 
 RESIDENT = 2**33  # bytes of images that may stay on a GPU
 EVERY = 30.0  # seconds between checkpoints

@@ -1,7 +1,7 @@
 """Many small models at once: one module whose parameters have a leading dimension of models.
 
 What a small model costs is mostly the calls of its kernels; side by side, as many models take one call where each took
-one. Layers must know the leading dimension, as `classifying_models.Dense` does, and share nothing over a batch.
+one. Layers must know the leading dimension, as `architectures.classifiers.Dense` does, and share nothing over a batch.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from hf_mia.keys import content_key
+from hf_mia.storage.keys import content_key
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
     from transformers import PreTrainedTokenizerBase
 
-    from hf_mia.recipes.seq2seq import PairTokenizer
+    from hf_mia.architectures.seq2seq import PairTokenizer
 
 SPECIAL = ("<eos>", "<unk>")
 MARKS = {"unk_token": "<unk>", "eos_token": "<eos>", "pad_token": "<eos>", "clean_up_tokenization_spaces": False}
@@ -41,7 +41,7 @@ def pair_tokenizer(texts: Iterable[str], size: int, lowercase: bool = True, shar
     """
     from tokenizers.processors import TemplateProcessing
 
-    from hf_mia.recipes.seq2seq import PairTokenizer
+    from hf_mia.architectures.seq2seq import PairTokenizer
 
     counts = _counted(texts, lowercase, 2, size)
     sides = [_words(sum(counts, Counter()) if shared else side, size, lowercase) for side in counts]

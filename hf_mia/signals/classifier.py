@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_mia.core import Answers, Floats, Integers, Ragged, Signal
-from hf_mia.gradients import Gradients
-from hf_mia.posteriors import Posteriors
+from hf_mia.probes.gradients import Gradients
+from hf_mia.probes.posteriors import Posteriors
 
 SMALLEST = 2.0**-149  # the smallest float32 above 0
 UNSEEN = 2.0**-25  # the share that float32 cannot tell from none, beside a share of 1

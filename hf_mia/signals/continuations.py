@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_mia.continuations import Continuations
 from hf_mia.core import Answers, Floats, Ragged, Signal
+from hf_mia.probes.continuations import Continuations
 from hf_mia.signals.language import RankHistogram, WordMean
 
 if TYPE_CHECKING:

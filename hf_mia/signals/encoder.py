@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_mia.core import Answers, Floats, Ragged, Signal
-from hf_mia.parts import Parts
-from hf_mia.views import Anchored, Plain, ViewFeatures, Views
+from hf_mia.probes.parts import Parts
+from hf_mia.probes.views import Anchored, Plain, ViewFeatures, Views
 
 Singles = npt.NDArray[np.float32]
 Similarity = Literal["cosine", "correlation", "euclidean"]
@@ -101,7 +101,7 @@ class PartEnergies(Signal):
     """How far an image's parts are from answering to its map at random, PartCrop's features (images, 2n).
 
     The n divergences from the uniform distribution, the largest first, then those from the bells, the largest first
-    (Zhu et al. 2024; `hf_mia.parts` says what is the published code's).
+    (Zhu et al. 2024; `hf_mia.probes.parts` says what is the published code's).
     """
 
     probe: Parts = Parts()
@@ -137,7 +137,7 @@ class Confidence(Signal):
     """The chances (images, classes) that a classifier gives its classes, the largest first, from a model's logits.
 
     They are the softmax of the plain image's `feature`, so the model must be a classifier, which
-    `hf_mia.downstream.classifying` makes of an encoder; of an encoder itself the numbers mean nothing.
+    `hf_mia.audits.downstream.classifying` makes of an encoder; of an encoder itself the numbers mean nothing.
     """
 
     probe: Plain = Plain()

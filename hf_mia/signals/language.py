@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from hf_mia.core import Answers, Floats, Integers, Signal
-from hf_mia.probes import Tokens
+from hf_mia.probes.tokens import Tokens
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import ClassVar
 import numpy as np
 
 from hf_mia.core import Answers, Floats, Integers, Signal
-from hf_mia.probes import Tokens
+from hf_mia.probes.tokens import Tokens
+from hf_mia.probes.versions import Lowercase, Prefixed, Versions
 from hf_mia.units import places
-from hf_mia.versions import Lowercase, Prefixed, Versions
 
 FLAT = 2.0**-20  # nats: float32 tells no smaller deviation of log p from none
 CERTAIN = 2.0**-24  # nats: float32 tells no smaller mean loss from none

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hf_mia.app.blocks import start
-from hf_mia.keys import cache_folder
+from hf_mia.storage.keys import cache_folder
 
 if __name__ == "__main__":
     start((), cache_folder(), host="0.0.0.0", port=7860)  # noqa: S104  a Space listens there

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-from hf_mia.inquiry import Inquiry, texts_of
-from hf_mia.texts import Texts
+from hf_mia.data.texts import Texts
+from hf_mia.queries.inquiry import Inquiry, texts_of
 
 EXAMPLE = "Ann: The first text of Ann.\nAnn: Another text of hers.\nBob: A text that Bob wrote."
 

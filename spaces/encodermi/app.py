@@ -6,8 +6,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from hf_mia.images import Images
-from hf_mia.inquiry import Inquiry, encoded, images_of
+from hf_mia.data.images import Images
+from hf_mia.queries.inquiry import Inquiry, encoded, images_of
 
 
 def scores(model: str, files: list[str] | None, attack: str) -> list[list[object]]:

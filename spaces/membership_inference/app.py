@@ -6,7 +6,7 @@ import csv
 
 import gradio as gr
 
-from hf_mia.membership import membership_inference
+from hf_mia.reports.membership import membership_inference
 
 EXAMPLE = "0.9, 1\n0.8, 1\n0.4, 1\n0.7, 0\n0.3, 0\n0.2, 0\n0.1, 0"
 

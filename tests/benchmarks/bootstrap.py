@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score, roc_curve  # type: ignore[import-untyped, unused-ignore]
 
-from hf_mia.estimates import bootstrap
+from hf_mia.reports.estimates import bootstrap
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -27,7 +27,7 @@ def _main() -> int:
     import datasets
     import evaluate
 
-    from hf_mia.membership import membership_inference
+    from hf_mia.reports.membership import membership_inference
 
     class Nothing(evaluate.Metric):  # type: ignore[misc]
         def _info(self) -> evaluate.MetricInfo:

@@ -27,9 +27,9 @@ from scipy.stats import norm
 from stacked import Perceptron, Vectors, network
 from torch.nn.functional import cross_entropy
 
-from hf_mia.arrays import Reference, heard
-from hf_mia.estimates import auc, tpr_at
 from hf_mia.recipes.stacks import fit_side_by_side
+from hf_mia.reports.estimates import auc, tpr_at
+from hf_mia.saved.arrays import Reference, heard
 
 RECORDS, CLASSES, INPUTS, APART, NOISE, PAIRS, SEEDS = 2000, 10, 32, 0.6, 0.1, 8, (0, 1, 2)
 AUC, TPR, FPR, BAR = 0.81, 0.16, 0.001, 1.0

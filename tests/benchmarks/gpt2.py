@@ -12,9 +12,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from hf_mia.collate import Batch
 from hf_mia.core import Floats, Model, Pool
-from hf_mia.models import TextCollate
+from hf_mia.models.language import TextCollate
 from hf_mia.papers import PAPERS
-from hf_mia.probes import Tokens
+from hf_mia.probes.tokens import Tokens
 from hf_mia.runner import Runner
 
 V = 50_257

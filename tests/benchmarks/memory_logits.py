@@ -16,7 +16,7 @@ from measured import verdict
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hf_mia.probes import Tokens
+from hf_mia.probes.tokens import Tokens
 
 ROWS, LENGTH, BAR = 16, 128, 0.1
 

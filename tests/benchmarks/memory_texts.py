@@ -33,9 +33,9 @@ def ask(count: int, folder: Path) -> None:
     import torch
     from datasets import load_dataset
 
+    from hf_mia.architectures.recurrent import RecurrentConfig, RecurrentForCausalLM
     from hf_mia.core import Model, Pool
-    from hf_mia.models import TextCollate
-    from hf_mia.recipes.recurrent import RecurrentConfig, RecurrentForCausalLM
+    from hf_mia.models.language import TextCollate
     from hf_mia.recipes.vocabulary import word_tokenizer
     from hf_mia.runner import Runner
     from hf_mia.signals.language import RankHistogram

@@ -21,8 +21,8 @@ import torch
 from measured import medians, verdict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_mia.architectures.recurrent import RecurrentConfig, RecurrentForCausalLM
 from hf_mia.core import Floats, Model
-from hf_mia.recipes.recurrent import RecurrentConfig, RecurrentForCausalLM
 from hf_mia.runner import Runner
 
 TEXTS, V, K, BAR = 600, 5000, 0.2, 2.5

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from measured import verdict
 
-from hf_mia.models import TextCollate
+from hf_mia.models.language import TextCollate
 from hf_mia.recipes.vocabulary import word_tokenizer
 from hf_mia.runner import Runner, _batches
 

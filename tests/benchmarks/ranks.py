@@ -11,7 +11,7 @@ import gpt2
 import torch
 from measured import medians, verdict
 
-from hf_mia.probes import _read
+from hf_mia.probes.tokens import _read
 
 ROWS, BAR = 128, 10
 

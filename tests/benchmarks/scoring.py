@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from measured import medians, verdict
 
-from hf_mia.arrays import Reference, heard
 from hf_mia.core import Attack
+from hf_mia.saved.arrays import Reference, heard
 
 UNITS, CLASSES, PAIRS, SECONDS, BAR = 2000, 10, 8, 0.1, 1.0
 

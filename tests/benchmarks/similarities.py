@@ -15,8 +15,8 @@ from measured import medians, verdict
 from sklearn.metrics.pairwise import cosine_similarity
 
 from hf_mia.core import Ragged
+from hf_mia.probes.views import similarities
 from hf_mia.signals.encoder import ViewSimilarity
-from hf_mia.views import similarities
 
 IMAGES, LOOPED, N, D, PIECE, BAR = 40_000, 2_000, 10, 128, 400, 40.0
 NAMES = ("cosine", "correlation", "euclidean")

@@ -18,9 +18,9 @@ from accelerate import Accelerator
 from measured import medians, verdict
 from torch.nn.functional import cross_entropy
 
+from hf_mia.architectures.classifiers import Dense
 from hf_mia.collate import Batch
 from hf_mia.recipes.classifying import ImageClassifier
-from hf_mia.recipes.classifying_models import Dense
 from hf_mia.recipes.feeds import Feed, Rows
 from hf_mia.recipes.stacks import fit_side_by_side
 

@@ -12,7 +12,7 @@ import gpt2
 import torch
 from measured import medians, verdict
 
-from hf_mia.probes import Tokens
+from hf_mia.probes.tokens import Tokens
 
 BAR = 1.25
 

@@ -15,9 +15,9 @@ import torch
 from accelerate import Accelerator
 from measured import medians, verdict
 
+from hf_mia.architectures.recurrent import RecurrentConfig, RecurrentForCausalLM
 from hf_mia.recipes.language import Recurrent
 from hf_mia.recipes.loop import Windows, fit
-from hf_mia.recipes.recurrent import RecurrentConfig, RecurrentForCausalLM
 
 CLIP, STEPS, BAR = 5.0, 12, 1.1
 PLAN = Recurrent(epochs=2, clip=CLIP)

@@ -17,12 +17,12 @@ from accelerate import Accelerator
 from measured import medians, verdict
 from transformers import MarianConfig, MarianMTModel, PreTrainedModel
 
+from hf_mia.architectures.seq2seq import Seq2SeqConfig, Seq2SeqForConditionalGeneration
 from hf_mia.collate import Batch
-from hf_mia.models import filled
-from hf_mia.probes import Tokens
+from hf_mia.models.language import filled
+from hf_mia.probes.tokens import Tokens
 from hf_mia.recipes.loop import Pairs, fit
 from hf_mia.recipes.pairing import TOKENS, RecurrentPairs
-from hf_mia.recipes.seq2seq import Seq2SeqConfig, Seq2SeqForConditionalGeneration
 
 ASKING, TRAINING, STEPS = 1.25, 1.1, 5
 PLAN = RecurrentPairs(epochs=2)

@@ -13,8 +13,8 @@ import torch
 from measured import medians, verdict
 from torch import nn
 
-from hf_mia.recipes.encoders import ResNet18Config, ResNet18Model
-from hf_mia.views import Views
+from hf_mia.architectures.encoders import ResNet18Config, ResNet18Model
+from hf_mia.probes.views import Views
 
 IMAGES, BAR = 25, 1.2
 PROBE = Views()

@@ -1,0 +1,1 @@
+"""An audit from its config to its run folder."""

@@ -1,0 +1,98 @@
+"""Which attacks of a run can be asked about new units, and where the models are that they ask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from hf_mia.attacks.downstream import Downstream
+from hf_mia.attacks.groups import PerGroup
+from hf_mia.attacks.relative import Against
+from hf_mia.audits.targets import Checkpoint, Hosted
+from hf_mia.core import Model
+from hf_mia.models.checkpoints import folder_of
+from hf_mia.queries.keeping import LIMIT, shadow_name
+from hf_mia.queries.learnt import taught, unlearnt
+from hf_mia.queries.opened import AGAIN, Place, Run
+from hf_mia.recipes import Recipe
+
+SENT = (
+    "its target is a service, and a run folder, which may come from anyone, does not decide where texts and keys are "
+    "sent: add the units to the data and run `hf-mia audit` again, which pays for those alone."
+)
+
+
+def obstacles(run: Run, cache: Path | None = None) -> dict[str, str]:
+    """Why each of a run's attacks cannot be asked from its folder and the cache, by name; "" for those that can."""
+    return {name: _obstacle(run, name, cache) for name in run.experiment.attacks}
+
+
+def target(run: Run, given: str | Path | None = None, cache: Path | None = None) -> Model:
+    """The model that was audited: the one `given`, or the folder's, or the cache's, or the one that the config names.
+
+    ValueError where there is none, or where it is another.
+    """
+    target = run.experiment.target
+    if isinstance(target, Hosted):
+        raise ValueError(f"run {str(run.folder)!r} cannot be asked: {SENT}")
+    named = target if isinstance(target, Checkpoint) else None
+    source = given or _folder(run, "target", run.target, cache) or (named.model if named else None)
+    if source is None:
+        raise ValueError(
+            f"the target of run {str(run.folder)!r} is neither in its folder nor in the cache: name its folder or Hub "
+            f"id by --model, or audit again with --keep above {LIMIT} megabytes."
+        )
+    revision = named.revision if named and source == named.model else None
+    trained = target.load(folder_of(source)) if isinstance(target, Recipe) else None  # with the recipe's own prompt
+    return _checked(trained or run.experiment.data.model(source, revision), run.target.key, run.name)
+
+
+def shadows(run: Run, cache: Path | None = None) -> tuple[Model, ...]:
+    """All shadows' models, in order; ValueError where one is missing, or is another."""
+    found = []
+    for number, place in enumerate(run.shadows, 1):
+        folder = _folder(run, shadow_name(number), place, cache)
+        if folder is None:
+            raise ValueError(f"shadow {number} of run {str(run.folder)!r} is neither in its folder nor in the cache.")
+        found.append(_checked(run.experiment.shadow(number - 1).load(folder), place.key, f"shadow {number}"))
+    return tuple(found)
+
+
+def _obstacle(run: Run, name: str, cache: Path | None) -> str:
+    attack = run.experiment.attacks[name]
+    if isinstance(run.experiment.target, Hosted):
+        return SENT
+    if isinstance(attack, Downstream):
+        return "the classifiers that were trained on the encoders are not kept."
+    if isinstance(attack, Against) and run.experiment.based:
+        return "it compares the target with the model that it was tuned from, of which a run folder keeps nothing."
+    if isinstance(attack, PerGroup):
+        return "it decides class by class, and a run folder tells no unit's class."
+    calibration = run.calibration(name)
+    if calibration is None:
+        return f"nothing is kept of what it read off known non-members. {AGAIN}"
+    if lacking := unlearnt(taught(attack.signal, calibration.learnt)):
+        return f"its signal learnt from the attacker's texts, and {', '.join(lacking)} is not kept. {AGAIN}"
+    if attack.compares:
+        lost = [i for i, place in enumerate(run.shadows, 1) if _folder(run, shadow_name(i), place, cache) is None]
+        if lost:
+            return (
+                f"it compares the target with {len(run.shadows)} shadows, and the models of {len(lost)} are neither in "
+                f"the folder nor in the cache: audit again with --keep above {LIMIT} megabytes."
+            )
+    return ""
+
+
+def _folder(run: Run, name: str, place: Place, cache: Path | None) -> Path | None:
+    """Where a model of the run is: in its folder, or in the cache."""
+    cached = None if cache is None or place.cached is None else cache / "models" / place.cached
+    return run.model(name) or (cached if cached is not None and cached.is_dir() else None)
+
+
+def _checked(model: Model, key: str, name: str) -> Model:
+    if model.key != key:
+        raise ValueError(
+            f"model {model.name!r} has other weights or another processor than the {name!r} that was audited, so the "
+            "non-members' scores say nothing about it: name the model of the audit, or audit this one."
+        )
+    return replace(model, name=name)

@@ -1,0 +1,232 @@
+"""A run folder, opened as if it came from a stranger: nothing is read from outside of it, too large, or unchecked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn, cast
+
+import yaml
+
+from hf_mia.audits.experiment import experiment
+from hf_mia.audits.folder import file_name, read_evidence
+from hf_mia.audits.plan import Experiment
+from hf_mia.config import Loader
+from hf_mia.core import Evidence
+from hf_mia.queries.calibration import FOLDER, LEARNT, Calibration
+from hf_mia.queries.keeping import MANIFEST, MODELS, shadow_name
+from hf_mia.queries.learnt import Array
+from hf_mia.reports.report import Report
+
+TEXT = 1 << 20  # bytes of config.yaml and query.json
+REPORT = 1 << 28
+TABLE = 1 << 30  # bytes of a Parquet or safetensors file
+NUMBERS = 1 << 27  # values of a column once it is unpacked, a gigabyte
+WEIGHTS = 1 << 37  # bytes of a model's file
+KEY = re.compile(r"[0-9a-f]{32}")
+BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, MemoryError)
+AGAIN = "Run the same `hf-mia audit` again: it trains nothing that the cache has, and writes the folder anew."
+
+
+class _Plain(Loader):
+    """The safe loader without aliases, by which a few lines can unfold to gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias (*name), which a resolved config has no use for")
+        return super().compose_node(parent, index)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model can be: its content's key, and its key in the cache of whoever trained it, if it was trained."""
+
+    key: str
+    cached: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished audit: what was asked, what its attacks found, and which models it was about.
+
+    `reports` by the attack's name. `shadows` and `target` say where models are; `evidence` and `calibration` are read
+    when they are asked for. All raise ValueError for what is missing, damaged, too large, or leads out of the folder.
+    """
+
+    folder: Path
+    experiment: Experiment
+    name: str
+    reports: Mapping[str, Report] = field(repr=False)
+    target: Place
+    shadows: tuple[Place, ...]
+
+    def evidence(self, attack: str) -> list[Evidence]:
+        """What an attack was fitted on: the shadows' evidence, with their references where it compares."""
+        names = [shadow_name(number) for number in range(1, len(self.shadows) + 1)]
+        return _same([self._table("evidence", file_name(attack), f"{name}.parquet") for name in names], attack)
+
+    def calibration(self, attack: str) -> Calibration | None:
+        """What an attack read off known non-members, and what its signal learnt; None where nothing was kept."""
+        place = self.folder / FOLDER / file_name(attack)
+        paths = sorted(path for path in place.glob("records-*.parquet") if "reference" not in path.name)
+        if not paths:
+            return None
+        report, found = self.reports[attack], {}
+        outside = {name for name, member in zip(report.units, report.member, strict=True) if not member}
+        for path in paths:
+            evidence = self._table(FOLDER, file_name(attack), path.name)
+            if not path.stem.removeprefix("records-").isdecimal() or not set(evidence.names) <= outside:
+                _damaged(path, "it holds others than the report's non-members")
+            found[int(path.stem.removeprefix("records-"))] = evidence
+        if 1 not in found:
+            _damaged(place, "records-000001.parquet is missing")
+        _same(list(found.values()), attack)
+        return Calibration(found, self._arrays(place / LEARNT))
+
+    def model(self, name: str) -> Path | None:
+        """The folder of a model that was kept, `target` or a `shadow-001`; None where it was not."""
+        place = self.folder / MODELS / name
+        if not (place / "config.json").exists():
+            return None
+        for path in sorted(place.iterdir()):
+            inside(self.folder, path, WEIGHTS)
+            if path.name == "adapter_config.json":
+                _damaged(path, "an adapter names another model; a kept model is whole")
+            if path.name.endswith(".index.json"):
+                with _reading(path):
+                    shards = set(json.loads(path.read_text("utf-8"))["weight_map"].values())
+                    if not all((place / shard).parent == place and ".." not in shard for shard in shards):
+                        _damaged(path, "it names weights outside of the folder")
+        return place
+
+    def _table(self, *parts: str) -> Evidence:
+        path = self.folder.joinpath(*parts)
+        beside = sorted(path.parent.glob(f"{path.stem}.reference-*.parquet"))
+        for one in (path, *beside):
+            inside(self.folder, one, TABLE)
+            with _reading(one):
+                _check_columns(one)
+        with _reading(path):
+            evidence = read_evidence(path)
+            if len(set(evidence.names)) != len(evidence.names) or evidence.features.ndim != 2:
+                _damaged(path, "a unit stands in it twice")
+            if any(other.names != evidence.names for other in evidence.references):
+                _damaged(path, "its references are about other units")
+            return evidence
+
+    def _arrays(self, path: Path) -> dict[str, Array]:
+        from safetensors.numpy import load_file
+
+        if not path.exists():
+            return {}
+        inside(self.folder, path, TABLE)
+        with _reading(path):
+            return dict(load_file(path))
+
+
+def opened(folder: Path) -> Run:
+    """Open and check a run folder. ValueError, which names the file and the way out, for any that is not one."""
+    if not folder.is_dir():
+        raise ValueError(f"run {str(folder)!r} is no folder: name one that `hf-mia audit` wrote, such as runs/NAME.")
+    for name in ("config.yaml", "report.json"):
+        if not (folder / name).exists():
+            raise ValueError(f"run {str(folder)!r} has no {name}: name a folder that `hf-mia audit` wrote.")
+    if not (folder / MANIFEST).exists():
+        raise ValueError(f"run {str(folder)!r} has no {MANIFEST}: it was written before runs could be asked. {AGAIN}")
+    folder = folder.resolve()
+    described = _experiment(inside(folder, folder / "config.yaml", TEXT))
+    told = _json(inside(folder, folder / "report.json", REPORT))
+    places = _json(inside(folder, folder / MANIFEST, TEXT))
+    with _reading(folder / "report.json"):
+        found = cast("Mapping[str, Mapping[str, object]]", told["attacks"])
+        reports = {name: Report.from_dict(found[name]["report"]) for name in described.attacks}  # type: ignore[arg-type]
+        target = cast("Mapping[str, str]", told["target"])
+        name, key = str(target["name"]), target["key"]
+    with _reading(folder / MANIFEST):
+        own, shadows = _place(places["target"]), tuple(map(_place, cast("list[object]", places["shadows"])))
+        if own.key != key or len(shadows) > described.shadows.count:
+            _damaged(folder / MANIFEST, "it is about other models than report.json")
+    return Run(folder, described, name, reports, own, shadows)
+
+
+def inside(folder: Path, path: Path, most: int) -> Path:
+    """The path of a file, if it is a plain one inside of the folder and of at most so many bytes; else a ValueError."""
+    if not path.resolve().is_relative_to(folder.resolve()) or path.is_symlink():
+        raise ValueError(f"{path} leads out of the run folder: nothing outside of it is read. Copy the file itself.")
+    if not path.is_file():
+        raise ValueError(f"{path} is no file of the run folder. {AGAIN}")
+    if (size := path.stat().st_size) > most:
+        raise ValueError(f"{path} has {size:,} bytes, and at most {most:,} are read: this is no file of a run.")
+    return path
+
+
+def _experiment(path: Path) -> Experiment:
+    with _reading(path):
+        content = yaml.load(path.read_text(encoding="utf-8"), _Plain)  # noqa: S506  a SafeLoader
+        if not isinstance(content, dict):
+            _damaged(path, "it must hold fields and values")
+        return experiment(content)
+
+
+def _json(path: Path) -> Mapping[str, object]:
+    with _reading(path):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            _damaged(path, "it must hold fields and values")
+        return cast("dict[str, object]", content)
+
+
+def _place(told: object) -> Place:
+    found = cast("Mapping[str, str | None]", told)
+    key, cached = found["key"], found["cached"]
+    if not (isinstance(key, str) and KEY.fullmatch(key) and (cached is None or KEY.fullmatch(cached))):
+        raise ValueError(f"a key must be 32 hexadecimal digits, not {key!r} or {cached!r}")
+    return Place(key, cached)
+
+
+def _check_columns(path: Path) -> None:
+    """ValueError unless a Parquet file has the columns of evidence, and unpacks to a bounded number of values."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        schema, meta = file.schema_arrow, file.metadata
+        wanted = {"unit": (pa.string(),), "member": (pa.float64(),), "features": (pa.list_(pa.float64()),)}
+        for name, kinds in wanted.items():
+            if name not in schema.names or schema.field(name).type not in kinds:
+                raise ValueError(f"its column {name!r} must hold {kinds[0]}")
+        groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+        if max((sum(g.column(i).num_values for g in groups) for i in range(meta.num_columns)), default=0) > NUMBERS:
+            raise ValueError(f"it unpacks to more than {NUMBERS:,} numbers")
+        if sum(group.total_byte_size for group in groups) > TABLE:
+            raise ValueError(f"it unpacks to more than {TABLE:,} bytes")
+
+
+def _same(found: list[Evidence], attack: str) -> list[Evidence]:
+    widths = {one.features.shape[1] for evidence in found for one in (evidence, *evidence.references)}
+    if len(widths) > 1:
+        raise ValueError(f"the evidence of {attack!r} has features of different sizes, {sorted(widths)}. {AGAIN}")
+    return found
+
+
+def _damaged(path: Path, why: str) -> NoReturn:
+    raise ValueError(f"{path} is damaged: {why}. {AGAIN}")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever a broken file raises becomes one ValueError that names the file."""
+    import pyarrow as pa
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (*BROKEN, pa.ArrowException, SafetensorError, yaml.YAMLError) as error:
+        if isinstance(error, ValueError) and AGAIN in str(error):
+            raise
+        told = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise ValueError(f"{path} is damaged: {told.rstrip('.')}. {AGAIN}") from error

@@ -1,0 +1,1 @@
+"""What scores tell: estimates with intervals, privacy bounds, figures. numpy and scipy only."""

@@ -1,0 +1,1 @@
+"""Attacks on what a model said elsewhere: arrays and files of posteriors, no model at hand."""

@@ -1,0 +1,1 @@
+"""Content keys, checked shards and locks: what is done stays done."""
