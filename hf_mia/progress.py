@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+Check = Callable[[], None]  # asked between two steps: it raises where the work is to stop
+
+
+def on() -> None:
+    """The work goes on."""
+
 
 @contextmanager
 def bar(title: str, position: int = 0) -> Iterator[Callable[[int, int, str], None]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_mia.collate import Collate, Item
 from hf_mia.core import Answers, Model, Probe
-from hf_mia.progress import bar
+from hf_mia.progress import Check, bar, on
 from hf_mia.storage.keys import content_key, records_key
 from hf_mia.storage.shards import Shards, answers_in, intact, write
 
@@ -30,12 +30,14 @@ class Runner:
 
     `chunk` records are the unit of work: one process computes a chunk whole, in batches of about `tokens` padded
     positions sorted by length, so the answers do not depend on the number of processes, and a run that was killed
-    goes on with the chunks that are missing or damaged. Calling the runner is `hf_mia.core.Ask`.
+    goes on with the chunks that are missing or damaged. Calling the runner is `hf_mia.core.Ask`. Before every batch
+    `check` says whether to go on, and raises if not.
     """
 
     cache: Path
     chunk: int = 1024
     tokens: int = 4096
+    check: Check = field(default=on, repr=False, compare=False)
     seen: dict[tuple[str, str, int], tuple[Dataset, Shards]] = field(default_factory=dict, repr=False)
 
     def __call__(self, model: Model, probe: Probe, records: Dataset) -> Shards:
@@ -70,7 +72,7 @@ class Runner:
                 for done, i in enumerate(own):
                     rows = columns[i * self.chunk : (i + 1) * self.chunk]
                     items = collate.encode(rows)
-                    answers = _answer(module, collate, probe, items, state.device, self.tokens)
+                    answers = _answer(module, collate, probe, items, state.device, self.tokens, self.check)
                     size = min(self.chunk, len(records) - i * self.chunk)
                     write(_table(answers, items, size), shards.paths[i])
                     progress(done + 1, len(own), "chunks")
@@ -78,9 +80,18 @@ class Runner:
 
 
 def answers_of(
-    module: torch.nn.Module, collate: Collate, probe: Probe, records: Dataset, chunk: int = 1024, tokens: int = 4096
+    module: torch.nn.Module,
+    collate: Collate,
+    probe: Probe,
+    records: Dataset,
+    chunk: int = 1024,
+    tokens: int = 4096,
+    check: Check = on,
 ) -> Iterator[Answers]:
-    """What a module answers as it is now, on the device that it is on, chunk by chunk: nothing is kept."""
+    """What a module answers as it is now, on the device that it is on, chunk by chunk: nothing is kept.
+
+    Before every batch `check` says whether to go on.
+    """
     import torch
 
     device = next((weights.device for weights in module.parameters()), torch.device("cpu"))
@@ -88,7 +99,7 @@ def answers_of(
     columns = records.select_columns(list(collate.columns))
     for start in range(0, len(records), chunk):
         items = collate.encode(columns[start : start + chunk])
-        answers = _answer(module, collate, probe, items, device, tokens)
+        answers = _answer(module, collate, probe, items, device, tokens, check)
         yield answers_in(_table(answers, items, min(chunk, len(records) - start)))
 
 
@@ -99,6 +110,7 @@ def _answer(
     items: Sequence[Item],
     device: torch.device,
     tokens: int,
+    check: Check,
 ) -> dict[str, pa.ListArray]:
     """Each item's answers, in the items' order, asked in batches of items of like length."""
     import pyarrow as pa
@@ -107,6 +119,7 @@ def _answer(
     order = np.argsort(sizes, kind="stable")
     answers: dict[str, list[pa.ListArray]] = {}
     for rows in _batches(order.tolist(), sizes.tolist(), tokens):
+        check()
         for found in _observed(module, collate, probe, [items[i] for i in rows], device):
             for name, lists in found.items():
                 answers.setdefault(name, []).append(lists)

@@ -58,8 +58,8 @@ ALLOWED = {  # what a part may import from the package, bottom first: the pictur
     "queries": {"attacks", "audits", "config", "core", "data", "models", "papers", "progress", "recipes", "reports"}
     | {"runner", "services", "storage", "units"},
     "metric": {"core", "data", "queries", "reports"},
-    "app": {"audits", "config", "console", "core", "data", "models", "papers", "probes", "queries", "recipes"}
-    | {"reports", "runner", "signals", "storage", "units"},
+    "app": {"audits", "config", "console", "core", "data", "models", "papers", "probes", "progress", "queries"}
+    | {"recipes", "reports", "runner", "signals", "storage", "units"},
     "cli": {
         "app",
         "audits",

@@ -19,8 +19,9 @@ from hf_mia.audits.folder import write_folder
 from hf_mia.audits.played import Played
 from hf_mia.audits.run import play
 from hf_mia.audits.setting import jobs
-from hf_mia.papers import PAPERS
+from hf_mia.data.texts import Texts
 from hf_mia.queries.inquiry import encoded
+from hf_mia.queries.refit import refitted
 from hf_mia.reports.membership import flat, membership_inference
 
 SCORES, MEMBER = [0.9, 0.8, 0.4, 0.7, 0.3, 0.2, 0.1], [1, 1, 1, 0, 0, 0, 0]
@@ -216,8 +217,6 @@ def test_what_auditmi_cannot_do_is_said(text_run: Audited, gpt2_folder: Path, tm
     image_run = tmp_path / "images"
     image_run.mkdir()
     (image_run / "config.yaml").write_text("data: {kind: images}\n")
-    (tmp_path / "frequent").mkdir()
-    (tmp_path / "frequent" / "config.yaml").write_text("attacks: [auditmi-frequency, auditmi]\nshadows: {count: 0}\n")
     for given, message in (
         ({**two}, "model_id: there is none"),
         ({**two, **own, "model_id": "no/such"}, "model 'no/such'"),
@@ -242,13 +241,12 @@ def test_what_auditmi_cannot_do_is_said(text_run: Audited, gpt2_folder: Path, tm
             load("auditmi").compute(**given)
 
 
-def test_an_attack_that_counted_words_says_that_a_run_does_not_hold_them(text_run: Audited, tmp_path: Path) -> None:
-    from hf_mia.queries.refit import Unheld
-
+def test_an_attack_that_counted_words_says_that_a_run_does_not_hold_them(tmp_path: Path) -> None:
     for name in ("auditmi-frequency", "auditmi-rarest-texts"):
-        with pytest.raises(ValueError, match=f"'{name}' counts words .* one of .'auditmi'."):
-            PAPERS[name].signal.learn([Unheld(name, ("auditmi",))])
-    assert PAPERS["auditmi"].signal.learn([Unheld("auditmi", ())]) == PAPERS["auditmi"].signal
+        described = f"attacks: [{name}, auditmi]\nshadows: {{count: 2}}\n"
+        (tmp_path / "config.yaml").write_text(described)
+        with pytest.raises(ValueError, match=rf"'{name}' counts words .* one of \['auditmi'\]"):
+            refitted(tmp_path, Texts(), name)
 
 
 def test_a_run_whose_evidence_is_incomplete_is_refused(text_run: Audited) -> None:
@@ -256,9 +254,7 @@ def test_a_run_whose_evidence_is_incomplete_is_refused(text_run: Audited) -> Non
     kept = path.read_bytes()
     path.unlink()
     try:
-        with pytest.raises(
-            ValueError, match=r"holds the evidence of 2 shadows for 'auditmi', and its config\.yaml has 3"
-        ):
+        with pytest.raises(ValueError, match=r"shadow-002\.parquet is no file of the run folder\. Run the same"):
             load("auditmi").compute(**text_run.texts, model_id=text_run.model, run=text_run.run)
     finally:
         path.write_bytes(kept)

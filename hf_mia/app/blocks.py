@@ -17,8 +17,11 @@ from hf_mia.app.shelf import Shelf
 if TYPE_CHECKING:
     import gradio as gr
 
+    from hf_mia.app.embedded import Embedded
+
 HEAD = "# Whose data does a model give away?\nMembership inference, asked of a finished audit: evidence, not proof."
 FONTS, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # none is fetched from elsewhere
+EDGE = {"width": "1px", "color": "*neutral_500"}  # of a field: white on white has no other
 KEPT = 600  # seconds that an upload stays of which nobody asked
 
 
@@ -37,11 +40,12 @@ def filled(runs: Sequence[Path], cache: Path) -> Shelf:
     return shelf
 
 
-def page(shelf: Shelf, limits: Limits | None = None) -> gr.Blocks:
-    """The page as `gr.Blocks` with its queue: tabs Text, Image, Scores and About."""
+def page(shelf: Shelf, limits: Limits | None = None, image: Embedded | None = None) -> gr.Blocks:
+    """The page as `gr.Blocks` with its queue: tabs Text, Image, Scores and About; `image` is what is made on demand."""
     import gradio as gr
 
     from hf_mia.app.about import about
+    from hf_mia.app.embedded import IMAGE
     from hf_mia.app.image_tab import image_tab
     from hf_mia.app.score_tab import score_tab
     from hf_mia.app.text_tab import text_tab
@@ -53,7 +57,7 @@ def page(shelf: Shelf, limits: Limits | None = None) -> gr.Blocks:
         with gr.Tab("Text"):
             text_tab(shelf, jobs, limits)
         with gr.Tab("Image"):
-            image_tab(shelf, jobs, limits, blocks)
+            image_tab(shelf, jobs, limits, blocks, image or IMAGE)
         with gr.Tab("Scores"):
             score_tab(jobs, limits)
         with gr.Tab("About"):
@@ -73,6 +77,7 @@ def start(
         raise ValueError("the page needs Gradio, which is not installed: pip install 'hf_mia[app]'.")
     import torch
 
+    from hf_mia.app.text_tab import warm
     from hf_mia.console import quiet
 
     quiet()
@@ -82,7 +87,7 @@ def start(
     with tempfile.TemporaryDirectory(prefix="hf_mia-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         shelf = filled(runs, cache)
-        shelf.warm()
+        warm(shelf, limits)
         launched(page(shelf, limits), limits, host, port)
 
 
@@ -103,7 +108,8 @@ def theme() -> gr.themes.Soft:
     text |= {f"{name}_dark": "*neutral_300" for name in text}
     fill = {f"button_primary_background_fill{end}": "*primary_600" for end in ("", "_dark")}
     hover = {f"button_primary_background_fill_hover{end}": "*primary_700" for end in ("", "_dark")}
-    return gr.themes.Soft(font=FONTS, font_mono=MONO).set(**text, **fill, **hover)
+    edge = {f"input_border_{what}{end}": to for what, to in EDGE.items() for end in ("", "_dark")}
+    return gr.themes.Soft(font=FONTS, font_mono=MONO).set(**text, **fill, **hover, **edge)
 
 
 def style() -> str:

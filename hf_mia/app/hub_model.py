@@ -10,10 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 
+from hf_mia.app.deadline import watched
 from hf_mia.core import Model
 from hf_mia.models.checkpoints import WEIGHTS
 from hf_mia.models.language import language_model
 from hf_mia.probes.tokens import Tokens
+from hf_mia.progress import Check, on
 from hf_mia.queries.query import Answer
 from hf_mia.queries.words import words
 from hf_mia.runner import answers_of
@@ -39,27 +41,31 @@ class Fetched:
         self._models: OrderedDict[str, Model] = OrderedDict()
         self._lock = Lock()
 
-    def said(self, name: str, texts: Sequence[str]) -> list[Answer]:
-        """Each text's words with their ranks. ValueError for no Hub id, and as `language_model` raises it."""
+    def said(self, name: str, texts: Sequence[str], check: Check = on) -> list[Answer]:
+        """Each text's words with their ranks; `check` is asked while the model is fetched and before every batch.
+
+        ValueError for no Hub id, and as `language_model`.
+        """
         from datasets import Dataset
 
-        model = self._model(checked_id(name))
+        model = self._model(checked_id(name), check)
         table = Dataset.from_dict({"text": list(texts)})
-        answers = list(answers_of(model.load(), model.collate, Tokens(), table))
+        answers = list(answers_of(model.load(), model.collate, Tokens(), table, check=check))
         spoken = words(model, texts, answers)
         return [Answer(f"you [{i}]", "n/a", WHY, 1, words=one) for i, one in enumerate(spoken, 1)]
 
-    def _model(self, name: str) -> Model:
+    def _model(self, name: str, check: Check) -> Model:
         with self._lock:
+            check()
             if name not in self._models:
-                self._models[name] = _fetched(name)
+                self._models[name] = _fetched(name, check)
                 if len(self._models) > KEPT:
                     self._models.popitem(last=False)
             self._models.move_to_end(name)
             return self._models[name]
 
 
-def _fetched(name: str) -> Model:
+def _fetched(name: str, check: Check) -> Model:
     """A model in memory, whose files were on the disk for as long as it was loaded."""
     from huggingface_hub import HfApi, RepoFile, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
@@ -72,7 +78,7 @@ def _fetched(name: str) -> Model:
                 raise ValueError(
                     f"model {name!r} has {size:,} bytes, and at most {LARGEST:,} are read: name a smaller."
                 )
-            snapshot_download(name, local_dir=folder, allow_patterns=list(WEIGHTS))
+            snapshot_download(name, local_dir=folder, allow_patterns=list(WEIGHTS), tqdm_class=watched(check))
         except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
             told = type(error).__name__
             raise ValueError(

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from hf_mia.app.deadline import Deadline, GivenUp
+from hf_mia.progress import Check
+
 Answered = TypeVar("Answered")
 
 
@@ -59,15 +62,17 @@ class Jobs:
         self._limits = limits
         self._pool = ThreadPoolExecutor(limits.jobs, thread_name_prefix="hf_mia-app")
 
-    def do(self, work: Callable[[], Answered]) -> Answered:
+    def do(self, work: Callable[[Check], Answered]) -> Answered:
         """What the work returns. A `gr.Error` with the library's own message where it refuses, or takes too long.
 
-        Work that was given up still ends by itself: what it reads is limited. Until then its place is taken.
+        The work is given a check that it calls between two steps: once the time is over, that raises, so that work that
+        was given up leaves its place to the next one.
         """
-        future = self._pool.submit(work)
+        deadline = Deadline.after(self._limits.seconds)
+        future = self._pool.submit(work, deadline.check)
         try:
             return future.result(timeout=self._limits.seconds)
-        except TimeoutError:
+        except (TimeoutError, GivenUp):
             future.cancel()
             raise refusal(
                 f"this took more than {self._limits.seconds:g} seconds and was given up: send less, or try later."

@@ -7,6 +7,7 @@ import gradio as gr
 from hf_mia.app.limits import Jobs, Limits
 from hf_mia.app.shown import DRAWING, drawn, table
 from hf_mia.app.uploads import scores_of
+from hf_mia.progress import Check
 from hf_mia.reports.estimates import Estimate
 from hf_mia.reports.figures import roc_figure, scores_figure
 from hf_mia.reports.membership import flat
@@ -24,35 +25,46 @@ def score_tab(jobs: Jobs, limits: Limits) -> None:
     """The components and what they do."""
     gr.Markdown(
         "Upload the scores of an attack on units whose membership you know: a CSV or Parquet file with a column "
-        "`score` (larger: more likely a member) and a column `member` (1 or 0)."
+        "`score` (larger: more likely a member) and a column `member` (1 or 0), "
+        f"at most {limits.upload >> 20} MB and {limits.rows:,} rows."
     )
     with gr.Row():
-        upload = gr.File(label=f"Scores, CSV or Parquet, at most {limits.upload >> 20} MB and {limits.rows:,} rows",
-                         file_types=[".csv", ".parquet"], type="filepath")  # fmt: skip
+        upload = gr.File(label="Scores, CSV or Parquet", file_types=[".csv", ".parquet"], type="filepath")
         with gr.Column():
             fprs = gr.Textbox("0.01, 0.001", label="False-positive rates", info="Where the TPR is told")
             threshold = gr.Textbox(label="Threshold (optional)", info="Chosen without these units, or left empty")
     judge = gr.Button("Judge", variant="primary")
     page = gr.HTML(label="Figures", elem_classes="mia-answer")
     card = gr.Code(
-        label="For a model card (Markdown)", language="markdown", lines=4, wrap_lines=True, interactive=False
+        label="For a model card (Markdown)",
+        language="markdown",
+        lines=4,
+        wrap_lines=True,
+        interactive=False,
+        show_line_numbers=False,
     )
     with gr.Accordion("The figures as JSON", open=False):
         numbers = gr.JSON(label="Figures as JSON")
 
     def judged(upload: str | None, fprs: str, threshold: str | None) -> tuple[dict[str, float], str, str]:
         """Judges scores: the figures with their intervals as JSON, as a page of HTML, and as text for a model card."""
-        return jobs.do(lambda: _judged(limits, upload, fprs, threshold))
+        return jobs.do(lambda check: _judged(limits, upload, fprs, threshold, check))
 
     judge.click(judged, [upload, fprs, threshold], [numbers, page, card], api_name="judge_scores", concurrency_id="ask",
                 show_progress_on=page)  # fmt: skip
 
 
-def _judged(limits: Limits, upload: str | None, fprs: str, threshold: str | None) -> tuple[dict[str, float], str, str]:
+def _judged(
+    limits: Limits, upload: str | None, fprs: str, threshold: str | None, check: Check
+) -> tuple[dict[str, float], str, str]:
     scores, member = scores_of(upload, limits)
     units = tuple(map(str, range(len(scores))))
     report = Report("uploaded scores", scores, member, units, threshold_of(threshold), rates_of(fprs))
-    return flat(report), page(report), card(report)
+    found = flat(report)
+    check()
+    shown = page(report)
+    check()
+    return found, shown, card(report)
 
 
 def rates_of(text: str) -> tuple[float, ...]:

@@ -52,7 +52,7 @@ def views_page(query: Query, content: bytes) -> str:
     probe, value = query.signal.probe, {"bytes": content, "path": None}
     records = Dataset.from_dict({"image": [value]})
     module, collate = query.target.load(), query.target.collate
-    (answers,) = answers_of(module, collate, probe, records)
+    (answers,) = answers_of(module, collate, probe, records, check=query.check)
     pairs = table(answers["cosine"])[0].astype(np.float64)
     views = _views(probe, collate.pad(collate.encode({"image": [value]})))
     pictures = "".join(

@@ -12,9 +12,10 @@ import torch
 
 from hf_mia.config import check_name
 from hf_mia.core import Model
+from hf_mia.progress import Check, on
 from hf_mia.queries.askable import obstacles
 from hf_mia.queries.opened import Run, opened
-from hf_mia.queries.query import Query, query, user
+from hf_mia.queries.query import Query, query
 
 
 @dataclass
@@ -41,19 +42,18 @@ class Shelf:
         """The attacks of a run that can be asked."""
         return [name for name, why in obstacles(self._run(title), self.cache).items() if not why]
 
-    def query(self, title: str, attack: str | None, column: str) -> Query:
-        """A run's fitted attack, or its first; ValueError for a run or attack that is not there, or of another kind."""
+    def query(self, title: str, attack: str | None, column: str, check: Check = on) -> Query:
+        """A run's fitted attack, or its first, that asks by `check` whether to go on.
+
+        ValueError for a run or attack that is not there, or of another kind.
+        """
         check_name(title, {name: None for name in self.titles(column)}, f"audit of {column}s")
         with self._lock:
+            check()
             name = attack or self.attacks(title)[0]
             if (title, name) not in self._fitted:
                 self._fitted[title, name] = _resident(query(self._run(title), name, cache=self.cache))
-            return self._fitted[title, name]
-
-    def warm(self) -> None:
-        """Ask the first run about texts once, so that the first visitor need not wait for imports and weights."""
-        for title in self.titles("text")[:1]:
-            self.query(title, None, "text").ask([user("nobody", ["the"])])
+            return replace(self._fitted[title, name], check=check)
 
     def _run(self, title: str) -> Run:
         check_name(title, self.runs, "audit")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from hf_mia.audits.plan import Experiment
 from hf_mia.audits.played import SPREAD, Played, Scene, checks, epsilons, spread
+from hf_mia.audits.remarks import remarks
 from hf_mia.reports.estimates import Estimate
-from hf_mia.reports.inference import LEVEL
 from hf_mia.reports.privacy import Epsilon
 from hf_mia.reports.report import Report
 
@@ -50,28 +50,18 @@ def print_played(experiment: Experiment, played: Played, console: Console) -> No
     if experiment.delta is not None:
         print_epsilons({report.name: epsilons(experiment, report) for report in played.reports.values()}, console)
     print_exposed(played.headline.name, played.exposures(played.headline.name), console)
-    if played.twins is not None and played.twins.near:
-        console.print(
-            f"{played.twins.near} of {played.twins.of} members have an equal or near-equal non-member, "
-            f"{played.twins.exact} an equal one: no attack can tell these apart."
-        )
-    _print_set(played.facts.get("dataset_inference"), console)
-    if played.overlap is not None:
-        console.print(f"{played.overlap}")
+    found = played.facts.get("dataset_inference")
+    for remark in remarks(played.twins, found if isinstance(found, Mapping) else None, played.overlap):
+        console.print(remark)
     verdict = played.verdict(played.headline)
-    passed = checks(played.headline, played.control, played.dates)
-    failed = [name.removeprefix("beats ") for name, beaten in passed.items() if not beaten]
-    why = f" It does not beat {' or '.join(failed)}." if failed else ""
+    why = unbeaten(checks(played.headline, played.control, played.dates))
     console.print(f"Verdict by {played.headline.name}: [bold]{verdict}[/bold]. {MEANING[verdict]}{why}")
 
 
-def _print_set(found: object, console: Console) -> None:
-    """What dataset inference says of all members at once, if it was made."""
-    if isinstance(found, Mapping):
-        console.print(
-            f"As one set the members score above the non-members with p = {found['p_value']:.3g} by {found['attack']} "
-            f"(dataset inference); of random halves of the non-members {found['false_alarms']:.0%} have p < {LEVEL}."
-        )
+def unbeaten(passed: Mapping[str, bool]) -> str:
+    """A sentence on the checks that an attack did not pass, after a blank; nothing where it passed all."""
+    failed = [name.removeprefix("beats ") for name, beaten in passed.items() if not beaten]
+    return f" It does not beat {' or '.join(failed)}." if failed else ""
 
 
 def print_epsilons(bounds: Mapping[str, Sequence[Epsilon]], console: Console) -> None:

@@ -14,10 +14,11 @@ from string import Template
 
 import yaml
 
-from hf_mia.audits.played import PROVENANCE
-from hf_mia.audits.table import MEANING, MEANT
+from hf_mia.audits.played import PROVENANCE, checks
+from hf_mia.audits.table import MEANING, MEANT, unbeaten
 from hf_mia.publish.frontmatter import spliced
 from hf_mia.publish.outcome import Outcome
+from hf_mia.publish.published import reduced
 from hf_mia.reports.estimates import Estimate
 from hf_mia.reports.report import Report
 
@@ -34,11 +35,11 @@ def section(outcome: Outcome, figure: str = "figures/roc.png") -> str:
     words = {
         "verdict": outcome.verdict.capitalize(),
         "headline": _plain(headline.name),
-        "meaning": MEANING[outcome.verdict],
+        "meaning": MEANING[outcome.verdict] + unbeaten(checks(headline, outcome.control, outcome.dates)),
         "members": f"{members:,}",
         "nonmembers": f"{len(headline.member) - members:,}",
         "unit": _plain(outcome.unit),
-        "target": _plain(outcome.target),
+        "target": _plain(reduced(outcome.target)),
         "access": _plain(outcome.access),
         "attacks": _attacks(outcome),
         "confidence": f"{100 * headline.confidence:g}",
@@ -56,10 +57,10 @@ def section(outcome: Outcome, figure: str = "figures/roc.png") -> str:
 
 
 def _attacks(outcome: Outcome) -> str:
-    """A row an attack, the headline first as it is in the config, and the blind control's."""
+    """A row an attack, the headline first as it is in the config, the blind control's and, where known, the dates'."""
     rates = [f"TPR at {100 * fpr:g} % FPR" for fpr in outcome.headline.fprs]
     rows = [["attack", "AUC", *rates, "above blind"], ["---"] * (3 + len(rates))]
-    for report in (*outcome.reports.values(), outcome.control):
+    for report in (*outcome.reports.values(), outcome.control, *([] if outcome.dates is None else [outcome.dates])):
         above = str(outcome.above[report.name]) if report.name in outcome.above else ""
         rows.append([_plain(report.name), str(report.auc), *map(str, _rates(report)), above])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -70,14 +71,15 @@ def _rates(report: Report) -> list[Estimate]:
 
 
 def _controls(outcome: Outcome) -> str:
-    """A row an attack and control, with the empty line after it; nothing where an audit has none."""
+    """A row an attack and control, then the remarks, with empty lines after them; nothing where there are none."""
+    beside = "".join(f"{_plain(remark)}\n\n" for remark in outcome.remarks)
     if not outcome.controls:
-        return ""
+        return beside
     rows = ["| control | attack | AUC |", "| --- | --- | --- |"]
     for name, reports in outcome.controls.items():
         rows += [f"| {_plain(name)} | {_plain(one)} | {report.auc} |" for one, report in reports.items()]
     return f"**Controls.** The same attacks on models in the target's place. {MEANT['controls']}\n\n" + "\n".join(
-        [*rows, "", ""]
+        [*rows, "", beside]
     )
 
 
@@ -93,12 +95,12 @@ def _fenced(text: str) -> str:
 
 
 def public(value: object, key: str = "") -> object:
-    """A config as all may read it: without the members' names, and of a place on this disk only the last part."""
+    """A config as all may read it: without the members' names, and every text `reduced`."""
     if isinstance(value, Mapping):
         return {name: public(inner, str(name)) for name, inner in value.items()}
     if isinstance(value, list):
         return [f"{len(value)} names"] if key == "members" and value else [public(inner) for inner in value]
-    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+    return reduced(value) if isinstance(value, str) else value
 
 
 def result(outcome: Outcome) -> dict[str, object]:

@@ -17,6 +17,7 @@ import yaml
 from hf_mia.audits.folder import file_name
 from hf_mia.publish.card import FIGURE, decoded, section, updated, with_section
 from hf_mia.publish.outcome import Outcome, read_outcome
+from hf_mia.publish.published import published, reduced
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -57,16 +58,18 @@ def push_card(outcome: Outcome, repo_id: str, create_pr: bool = True) -> str:
 def push_run(folder: Path, repo_id: str, private: bool = True, create_pr: bool = False) -> str:
     """Put a run folder on the Hub as a dataset, in one commit; the pull request's or commit's URL.
 
-    Evidence, exposed units, report.json, config.yaml and figures, nothing else of the folder; files of an earlier
-    run are deleted, and of a README that is there only the section is replaced. A repository that is missing is
-    made, but not for a pull request. ValueError where the folder is no run, or where a private repository is asked
-    for and the one there is public: a run names its units. OSError as in `hub_errors`.
+    Evidence, exposed units, report.json, config.yaml and figures, nothing else of the folder, and without places and
+    secrets of this machine (`published.py`); files of an earlier run are deleted, and of a README that is there only the
+    section is replaced. A repository that is missing is made, but not for a pull request. ValueError where the
+    folder is no run, or where a private repository is asked for and the one there is public: a run names its units.
+    OSError as in `hub_errors`.
     """
     from huggingface_hub import CommitOperationDelete
 
     outcome, api = read_outcome(folder), _writing()
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     added: dict[str, bytes | Path] = {name: path for name, path in paths.items() if is_run_file(name)}
+    added |= published(folder).files
     with hub_errors(repo_id):
         if not create_pr:
             api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
@@ -245,4 +248,4 @@ def _new_readme(outcome: Outcome, repo_id: str, names: list[str]) -> str:
         {"tags": ["membership-inference", "hf_mia"], "configs": configs}, sort_keys=False, allow_unicode=True
     )
     text = files("hf_mia.publish").joinpath("dataset_card.md").read_text(encoding="utf-8")
-    return Template(text).substitute(header=header, target=outcome.target, repo=repo_id)
+    return Template(text).substitute(header=header, target=reduced(outcome.target), repo=repo_id)

@@ -12,6 +12,7 @@ from typing import cast
 import yaml
 
 from hf_mia.audits.played import PROVENANCE, verdict
+from hf_mia.audits.remarks import read_remarks
 from hf_mia.config import check_name
 from hf_mia.reports.estimates import Estimate
 from hf_mia.reports.report import Report, ReportDict
@@ -26,7 +27,9 @@ Json = Mapping[str, object]
 class Outcome:
     """What an audit found, read back: a report an attack, the blind control's, and those of the controls' models.
 
-    `unit` is what a unit is called; `config` holds the resolved config's fields, `folder` the files.
+    `dates` is what the dates alone tell, None where they are unknown; `remarks` are sentences on near-duplicates,
+    shared words and the members as one set; `unit` is what a unit is called; `config` holds the resolved config's
+    fields, `folder` the files.
     """
 
     folder: Path
@@ -37,6 +40,8 @@ class Outcome:
     attacks: Mapping[str, str]
     above: Mapping[str, Estimate]
     control: Report
+    dates: Report | None
+    remarks: tuple[str, ...]
     controls: Mapping[str, Mapping[str, Report]]
     unit: str
     provenance: str
@@ -83,6 +88,8 @@ def _outcome(folder: Path, found: Json, config: Json) -> Outcome:
         attacks={name: _text(one, "attack") for name, one in attacks.items()},
         above={name: report.auc_above(control) for name, report in reports.items()},
         control=control,
+        dates=dates,
+        remarks=read_remarks(found),
         controls={name: _row(_mapping(row, name), f"scenes.controls.{name}") for name, row in played.items()},
         unit=_unit(found),
         provenance=_provenance(found),

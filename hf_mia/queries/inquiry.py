@@ -14,7 +14,7 @@ from hf_mia.config import check_name
 from hf_mia.core import Attack, Booleans, Floats, Pool
 from hf_mia.data import Data
 from hf_mia.papers import PAPERS
-from hf_mia.queries.refit import Fitted, alone, refitted, unfitted
+from hf_mia.queries.refit import Fitted, alone, fitted, refitted
 from hf_mia.reports.membership import FPRS, LABELS, Numbers, flat, members, numbers
 from hf_mia.reports.report import Report
 from hf_mia.runner import Runner
@@ -54,7 +54,7 @@ class Inquiry:
         free = {name: attack for name, attack in PAPERS.items() if self._free(attack)}
         name = self.free if self.attack is None else self.attack
         check_name(name, free, "attack that needs no run")
-        return unfitted(name, free[name])
+        return fitted(name, free[name], [], {})
 
     def scores(self, pool: Pool) -> dict[str, float]:
         """Each unit's score by its name."""

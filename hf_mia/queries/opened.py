@@ -12,7 +12,7 @@ from typing import NoReturn, cast
 
 import yaml
 
-from hf_mia.audits.experiment import experiment
+from hf_mia.audits.experiment import experiment as parsed
 from hf_mia.audits.folder import file_name, read_evidence
 from hf_mia.audits.plan import Experiment
 from hf_mia.config import Loader
@@ -66,8 +66,7 @@ class Run:
 
     def evidence(self, attack: str) -> list[Evidence]:
         """What an attack was fitted on: the shadows' evidence, with their references where it compares."""
-        names = [shadow_name(number) for number in range(1, len(self.shadows) + 1)]
-        return _same([self._table("evidence", file_name(attack), f"{name}.parquet") for name in names], attack)
+        return shadow_evidence(self.folder, attack, len(self.shadows))
 
     def calibration(self, attack: str) -> Calibration | None:
         """What an attack read off known non-members, and what its signal learnt; None where nothing was kept."""
@@ -78,14 +77,14 @@ class Run:
         report, found = self.reports[attack], {}
         outside = {name for name, member in zip(report.units, report.member, strict=True) if not member}
         for path in paths:
-            evidence = self._table(FOLDER, file_name(attack), path.name)
+            evidence = _table(self.folder, FOLDER, file_name(attack), path.name)
             if not path.stem.removeprefix("records-").isdecimal() or not set(evidence.names) <= outside:
                 _damaged(path, "it holds others than the report's non-members")
             found[int(path.stem.removeprefix("records-"))] = evidence
         if 1 not in found:
             _damaged(place, "records-000001.parquet is missing")
         _same(list(found.values()), attack)
-        return Calibration(found, self._arrays(place / LEARNT))
+        return Calibration(found, learnt_arrays(self.folder, attack))
 
     def model(self, name: str) -> Path | None:
         """The folder of a model that was kept, `target` or a `shadow-001`; None where it was not."""
@@ -103,54 +102,70 @@ class Run:
                         _damaged(path, "it names weights outside of the folder")
         return place
 
-    def _table(self, *parts: str) -> Evidence:
-        path = self.folder.joinpath(*parts)
-        beside = sorted(path.parent.glob(f"{path.stem}.reference-*.parquet"))
-        for one in (path, *beside):
-            inside(self.folder, one, TABLE)
-            with _reading(one):
-                _check_columns(one)
-        with _reading(path):
-            evidence = read_evidence(path)
-            if len(set(evidence.names)) != len(evidence.names) or evidence.features.ndim != 2:
-                _damaged(path, "a unit stands in it twice")
-            if any(other.names != evidence.names for other in evidence.references):
-                _damaged(path, "its references are about other units")
-            return evidence
-
-    def _arrays(self, path: Path) -> dict[str, Array]:
-        from safetensors.numpy import load_file
-
-        if not path.exists():
-            return {}
-        inside(self.folder, path, TABLE)
-        with _reading(path):
-            return dict(load_file(path))
-
 
 def opened(folder: Path) -> Run:
     """Open and check a run folder. ValueError, which names the file and the way out, for any that is not one."""
-    if not folder.is_dir():
-        raise ValueError(f"run {str(folder)!r} is no folder: name one that `hf-mia audit` wrote, such as runs/NAME.")
-    for name in ("config.yaml", "report.json"):
-        if not (folder / name).exists():
-            raise ValueError(f"run {str(folder)!r} has no {name}: name a folder that `hf-mia audit` wrote.")
+    experiment = described(folder)
+    if not (folder / "report.json").exists():
+        raise ValueError(f"run {str(folder)!r} has no report.json: name a folder that `hf-mia audit` wrote.")
     if not (folder / MANIFEST).exists():
         raise ValueError(f"run {str(folder)!r} has no {MANIFEST}: it was written before runs could be asked. {AGAIN}")
     folder = folder.resolve()
-    described = _experiment(inside(folder, folder / "config.yaml", TEXT))
     told = _json(inside(folder, folder / "report.json", REPORT))
     places = _json(inside(folder, folder / MANIFEST, TEXT))
     with _reading(folder / "report.json"):
         found = cast("Mapping[str, Mapping[str, object]]", told["attacks"])
-        reports = {name: Report.from_dict(found[name]["report"]) for name in described.attacks}  # type: ignore[arg-type]
+        reports = {name: Report.from_dict(found[name]["report"]) for name in experiment.attacks}  # type: ignore[arg-type]
         target = cast("Mapping[str, str]", told["target"])
         name, key = str(target["name"]), target["key"]
     with _reading(folder / MANIFEST):
         own, shadows = _place(places["target"]), tuple(map(_place, cast("list[object]", places["shadows"])))
-        if own.key != key or len(shadows) > described.shadows.count:
+        if own.key != key or len(shadows) > experiment.shadows.count:
             _damaged(folder / MANIFEST, "it is about other models than report.json")
-    return Run(folder, described, name, reports, own, shadows)
+    return Run(folder, experiment, name, reports, own, shadows)
+
+
+def described(folder: Path) -> Experiment:
+    """What a run was, by its resolved config, of a folder that need hold no more. ValueError as `opened`."""
+    if not folder.is_dir():
+        raise ValueError(f"run {str(folder)!r} is no folder: name one that `hf-mia audit` wrote, such as runs/NAME.")
+    if not (folder / "config.yaml").exists():
+        raise ValueError(f"run {str(folder)!r} has no config.yaml: name a folder that `hf-mia audit` wrote.")
+    return _experiment(inside(folder, folder / "config.yaml", TEXT))
+
+
+def shadow_evidence(folder: Path, attack: str, count: int) -> list[Evidence]:
+    """What an attack of a run was fitted on: the evidence of so many shadows, with references where it compares."""
+    names = [shadow_name(number) for number in range(1, count + 1)]
+    return _same([_table(folder, "evidence", file_name(attack), f"{name}.parquet") for name in names], attack)
+
+
+def learnt_arrays(folder: Path, attack: str) -> dict[str, Array]:
+    """What an attack's signal learnt from the attacker's pools, as far as the run folder keeps it."""
+    from safetensors.numpy import load_file
+
+    path = folder / FOLDER / file_name(attack) / LEARNT
+    if not path.exists():
+        return {}
+    inside(folder, path, TABLE)
+    with _reading(path):
+        return dict(load_file(path))
+
+
+def _table(folder: Path, *parts: str) -> Evidence:
+    path = folder.joinpath(*parts)
+    beside = sorted(path.parent.glob(f"{path.stem}.reference-*.parquet"))
+    for one in (path, *beside):
+        inside(folder, one, TABLE)
+        with _reading(one):
+            _check_columns(one)
+    with _reading(path):
+        evidence = read_evidence(path)
+        if len(set(evidence.names)) != len(evidence.names) or evidence.features.ndim != 2:
+            _damaged(path, "a unit stands in it twice")
+        if any(other.names != evidence.names for other in evidence.references):
+            _damaged(path, "its references are about other units")
+        return evidence
 
 
 def inside(folder: Path, path: Path, most: int) -> Path:
@@ -169,7 +184,7 @@ def _experiment(path: Path) -> Experiment:
         content = yaml.load(path.read_text(encoding="utf-8"), _Plain)  # noqa: S506  a SafeLoader
         if not isinstance(content, dict):
             _damaged(path, "it must hold fields and values")
-        return experiment(content)
+        return parsed(content)
 
 
 def _json(path: Path) -> Mapping[str, object]:

@@ -20,10 +20,11 @@ import numpy as np
 from hf_mia.audits.exposure import p_values
 from hf_mia.config import check_name
 from hf_mia.core import Answers, Booleans, Evidence, Floats, Integers, Model, Pool, Scorer, Signal
+from hf_mia.progress import Check, on
 from hf_mia.queries.askable import obstacles, shadows, target
 from hf_mia.queries.calibration import Calibration
-from hf_mia.queries.learnt import taught
 from hf_mia.queries.opened import Run
+from hf_mia.queries.refit import fitted
 from hf_mia.queries.words import Word, words
 from hf_mia.runner import Runner
 from hf_mia.services.spoken import as_asked
@@ -74,7 +75,8 @@ class Answer:
 class Query:
     """An attack of a finished run, fitted again, with the models that it asks: the target, and references if any.
 
-    `hindered` tells of each of the run's attacks why it cannot be asked, "" where it can.
+    `hindered` tells of each of the run's attacks why it cannot be asked, "" where it can. `check` is asked between two
+    steps whether to go on, and raises if not.
     """
 
     run: Run
@@ -85,6 +87,7 @@ class Query:
     target: Model
     references: tuple[Model, ...]
     hindered: Mapping[str, str]
+    check: Check = on
 
     def ask(self, units: Sequence[Unit], fpr: float = 0.05) -> list[Answer]:
         """One answer a unit, in their order, each independent of the others. Nothing that is asked is left on disk.
@@ -120,6 +123,7 @@ class Query:
         spoken = words(self.target, [_text(record[columns[-1]]) for record in records], said[0])
         found, place = [], 0
         for i, one in enumerate(units):
+            self.check()
             here = range(place, place := place + len(one.records))
             each = [self._answer(_name(one, row - here[0]), by_record[:, row], 1, 1, fpr, spoken[row]) for row in here]
             own = self._answer(
@@ -130,7 +134,7 @@ class Query:
 
     def _said(self, table: object, folder: Path) -> list[list[Answers]]:
         """What every model answers, in memory: on the disk a question would stay."""
-        ask, probe = Runner(folder), self.signal.probe
+        ask, probe = Runner(folder, check=self.check), self.signal.probe
         return [list(ask(as_asked(model, probe), probe, table)) for model in (self.target, *self.references)]  # type: ignore[arg-type]
 
     def _features(self, said: Sequence[Sequence[Answers]], pool: Pool, keep: Booleans | None) -> Floats:
@@ -170,10 +174,10 @@ def query(run: Run, attack: str | None = None, model: str | Path | None = None, 
         raise ValueError(f"{name!r} cannot be asked from this folder: {hindered[name]} Those that can: {able}.")
     made, calibration = run.experiment.attacks[name], run.calibration(name)
     assert calibration is not None
-    signal: Signal = taught(made.signal, calibration.learnt)
+    own = fitted(name, made, run.evidence(name), calibration.learnt)
     references = shadows(run, cache) if made.compares else ()
-    return Query(run, name, signal, made.fit(run.evidence(name)), calibration, target(run, model, cache), references,
-                 hindered)  # fmt: skip
+    asked = target(run, model, cache)
+    return Query(run, name, own.signal, own.scorer, calibration, asked, references, hindered)
 
 
 def user(name: str, texts: Iterable[str]) -> Unit:

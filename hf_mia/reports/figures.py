@@ -136,7 +136,7 @@ def scores_figure(report: Report) -> Figure:
         axes.axvline(report.threshold, color="black", linewidth=1.3, linestyle=(0, (1, 1)), label=label)
     axes.set_ylim(bottom=0)
     axes.set_title(report.name, fontsize=10)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(fontsize=8, frameon=False, loc="outside lower left", handlelength=3.2, ncols=3)
     return figure
 
 

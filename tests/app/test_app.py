@@ -26,16 +26,19 @@ from gradio_client import Client, handle_file
 from typer.testing import CliRunner
 
 from hf_mia.app.blocks import filled, launched, page, start
+from hf_mia.app.deadline import GivenUp, watched
 from hf_mia.app.embedded import IMAGE, TEXT, Embedded, examples, pictures
 from hf_mia.app.hub_model import checked_id
 from hf_mia.app.limits import Jobs, Limits
 from hf_mia.app.shelf import Shelf
 from hf_mia.app.shown import spoken
+from hf_mia.app.text_tab import warm
 from hf_mia.app.uploads import scores_of
 from hf_mia.audits.experiment import experiment, mapping
 from hf_mia.cli.main import app
 from hf_mia.models.language import language_model
 from hf_mia.probes.tokens import Tokens
+from hf_mia.progress import Check
 from hf_mia.queries.opened import opened
 from hf_mia.queries.query import Answer, picture, query, user
 from hf_mia.queries.words import Word, words
@@ -208,6 +211,10 @@ def test_scores_are_judged_as_by_the_metric(visited: Visited, tmp_path: Path, ki
         (b"score,member\n1,1\n,0\n", "0.1", "Column 'score' is empty in 1 rows"),
         (b"score,member\nx,1\ny,0\n", "0.1", "Column 'score': must be numbers"),
         (b"score,member\n1,1\n2,2\n", "0.1", "Column 'member': must be 1"),
+        (b"score,member\n1,1\n2,-1\n", "0.1", "holds -1. Write 1 for a member and 0 for a non-member"),
+        (b"score,member\n1,in\n2,out\n", "0.1", "Column 'member': must be numbers"),
+        (b"score,member\nnan,1\n1,1\n2,0\n3,0\n", "0.1", "must be finite|is empty in 1 rows"),
+        (b"score,member\n1,1\n2\n3,0\n", "0.1", "could not be read as CSV or Parquet"),
         (b"score,member\n1,1\n2,1\n", "0.1", "each class"),
         (b"score,member\n" + b"1,1\n" * 1001, "0.1", "has 1,001 rows, and at most 1,000"),
         (b"", "0.1", "could not be read as CSV or Parquet"),
@@ -234,6 +241,11 @@ def test_without_a_threshold_nothing_is_told_at_one(visited: Visited, tmp_path: 
     assert "accuracy" not in card
     with pytest.raises(Exception, match="The threshold must be a number, or empty, but is 'x'"):
         visited.judge(handle_file(path), "0.5", "x")
+
+
+def test_constant_scores_tell_nothing(visited: Visited, tmp_path: Path) -> None:
+    found, _, _ = visited.judge(handle_file(table(tmp_path, "csv", [0.5] * 6, [1, 0] * 3)), "0.5", "")
+    assert found["auc"] == 0.5
 
 
 def test_a_file_that_is_too_large_is_refused_by_the_server(visited: Visited, tmp_path: Path) -> None:
@@ -267,11 +279,68 @@ def test_a_parquet_file_is_measured_before_it_is_unpacked(tmp_path: Path) -> Non
 def test_a_job_that_takes_too_long_is_given_up() -> None:
     jobs = Jobs(replace(LIMITS, seconds=0.05))
     with pytest.raises(Exception, match=r"This took more than 0.05 seconds and was given up"):
-        jobs.do(lambda: time.sleep(0.5))
+        jobs.do(lambda check: time.sleep(0.5))
+
+
+def test_work_that_was_given_up_ends_and_leaves_its_place() -> None:
+    """It would never end by itself; with one place the next job can only be done once it did."""
+
+    def endless(check: Check) -> None:
+        while True:
+            time.sleep(0.01)
+            check()
+
+    jobs = Jobs(replace(LIMITS, seconds=0.2, jobs=1))
+    for _ in range(3):
+        with pytest.raises(Exception, match="was given up"):
+            jobs.do(endless)
+    patient = Jobs(replace(LIMITS, jobs=1))
+    patient._pool = jobs._pool
+    assert patient.do(lambda check: "done") == "done"
+
+
+def test_a_question_is_asked_no_further_once_it_is_given_up(run_folder: Path, tmp_path: Path) -> None:
+    """Texts of unlike lengths are asked in several batches: the model is not asked again once the check has raised."""
+    texts = [" ".join(["w001"] * length) for length in (1, 4, 16, 64)]
+    batches: list[int] = []
+
+    def ask(most: float) -> None:
+        def check() -> None:
+            asked = len(batches)
+            if asked >= most:
+                raise GivenUp
+
+        shelf = Shelf(tmp_path)
+        shelf.add("words", run_folder)
+        found = shelf.query("words", "auditmi", "text", check)
+        module = found.target.load()
+        hook = module.register_forward_hook(lambda *_: batches.append(1))
+        try:
+            found.ask([user("you", texts)])
+        finally:
+            hook.remove()
+
+    ask(np.inf)
+    whole = len(batches)
+    assert whole > 2
+    batches.clear()
+    with pytest.raises(GivenUp):
+        ask(2)
+    assert len(batches) == 2
+
+
+def test_a_download_stops_where_it_is_given_up() -> None:
+    def raise_() -> None:
+        raise GivenUp
+
+    with watched(lambda: None)(total=2) as bar:
+        bar.update(1)
+    with watched(raise_)(total=2) as bar, pytest.raises(GivenUp):
+        bar.update(1)
 
 
 def test_an_error_of_the_server_tells_nothing_of_it() -> None:
-    def broken() -> None:
+    def broken(check: Check) -> None:
         raise OSError("/a/path/of/the/server")
 
     with pytest.raises(OSError, match="path"):  # no gr.Error: the page says "Error" alone
@@ -367,6 +436,22 @@ def test_an_embedded_config_is_the_same_once_it_is_read_back(one: Embedded) -> N
     again = experiment(mapping(one.experiment))
     assert again == one.experiment
     assert list(again.attacks) == list(one.experiment.attacks)  # the first is what the page asks first
+
+
+def test_the_first_visitor_waits_for_nothing_that_could_be_ready(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start has fitted the first attack, loaded its model and drawn a figure, as the first answer does."""
+    from hf_mia.app import shown
+
+    drawn: list[str] = []
+    monkeypatch.setattr(shown, "drawn", lambda figure, told: drawn.append(told) or told)
+    shelf = filled([run_folder], tmp_path)
+    warm(shelf, LIMITS)
+    assert len(drawn) == 1
+    monkeypatch.setattr("hf_mia.app.shelf.query", lambda *args, **named: pytest.fail("fitted again"))
+    ready = shelf.query("run", shelf.attacks("run")[0], "text")
+    assert ready.target.load() is ready.target.load()
 
 
 def test_a_folder_that_another_audit_wrote_brings_no_examples(run_folder: Path) -> None:

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 from urllib.request import urlopen
 
 import numpy as np
@@ -22,6 +24,15 @@ if not CHROMIUM.exists():
     pytest.skip("there is no browser: apt-get install chromium", allow_module_level=True)
 
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
+
+from hf_mia.app import blocks  # noqa: E402
+from hf_mia.app.embedded import IMAGE, Embedded  # noqa: E402
+from hf_mia.app.limits import Limits  # noqa: E402
+from hf_mia.app.shelf import Shelf  # noqa: E402
+from hf_mia.attacks.threshold import Threshold  # noqa: E402
+from hf_mia.probes.views import Views  # noqa: E402
+from hf_mia.recipes.contrastive import SimCLR  # noqa: E402
+from hf_mia.signals.encoder import MeanSimilarity  # noqa: E402
 
 pytestmark = pytest.mark.timeout(900)  # a browser on a busy machine
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -187,6 +198,42 @@ def test_an_image_that_is_none_is_refused(visit: Page, tmp_path: Path) -> None:
     expect(visit.get_by_text("The file is not an image that Pillow knows").first).to_be_visible()
 
 
+@pytest.fixture
+def unprepared(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The page of this process without an audit of images, and one to make that takes a few seconds."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    whole = IMAGE.experiment
+    target = replace(cast(SimCLR, whole.target), width=2, epochs=1, batch=4)
+    attacks = {"encodermi-t": Threshold(MeanSimilarity(probe=Views(n=10)))}
+    small = replace(whole, split=replace(whole.split, members=8), target=target, attacks=attacks)
+    shelf = Shelf(tmp_path / "cache")
+    shelf.add("words", run_folder)
+    served = blocks.page(shelf, Limits(seconds=240), Embedded("Digits, tiny", small))
+    yield blocks.launched(served, Limits(), "127.0.0.1", None, wait=False)
+    served.close()
+
+
+def test_the_embedded_audit_of_images_is_made_on_demand(browser: Browser, unprepared: str) -> None:
+    """The button is pressed, leaves with what it made, and an example of it is asked about; the next visitor has it."""
+    visitor = opened(browser, unprepared, DESKTOP, "light")
+    tab(visitor, "Image")
+    prepare = visitor.get_by_role("button", name="Prepare the audit")
+    expect(visitor.get_by_role("button", name="Ask", exact=True).locator("visible=true")).to_be_disabled()
+    prepare.click()
+    expect(prepare).to_be_hidden()
+    expect(visitor.get_by_label("Audit", exact=True).locator("visible=true")).to_have_value("Digits, tiny")
+    visitor.get_by_role("button", name="An image of the training set").click()
+    assert told(visitor)
+    assert visitor.locator(".mia-views:visible img").count() == 10
+    visitor.context.close()
+    later = opened(browser, unprepared, DESKTOP, "light")
+    tab(later, "Image")
+    expect(later.get_by_label("Audit", exact=True).locator("visible=true")).to_have_value("Digits, tiny")
+    expect(later.get_by_role("button", name="Prepare the audit")).to_be_hidden()
+    later.context.close()
+
+
 def test_scores_get_figures_and_a_card(visit: Page, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [f"{rng.normal(i % 2):.4f},{i % 2}" for i in range(400)]
@@ -240,7 +287,7 @@ def test_every_field_has_a_label(visit: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_it_fits_in_light_and_dark_on_a_desk_and_a_phone(
-    browser: Browser, address: str, size: dict[str, int], scheme: str
+    browser: Browser, address: str, size: dict[str, int], scheme: str, tmp_path: Path
 ) -> None:
     page = opened(browser, address, size, scheme)
     ask(page, "w001 w002 w003 w004 w005 w006 w007 w008 w009 w010\nw011 unheard w012")
@@ -251,6 +298,17 @@ def test_it_fits_in_light_and_dark_on_a_desk_and_a_phone(
     for word in page.locator(".mia-word:visible, .mia-word small:visible").all():
         assert contrast(word.evaluate(COLOURS)) >= 4.5
     shot(page, f"text-{'phone' if size is PHONE else 'desktop'}-{scheme}")
+    (tmp_path / "x.png").write_bytes(worlds.noise(1, 3)[0])
+    tab(page, "Image")
+    page.locator("input[type=file]").first.set_input_files(str(tmp_path / "x.png"))
+    expect(page.get_by_text("x.png").first).to_be_visible()
+    page.get_by_role("button", name="Ask", exact=True).locator("visible=true").click()
+    told(page)
+    for name in ("Image", "Scores", "About"):
+        tab(page, name)
+        expect(page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        shot(page, f"{name.lower()}-{'phone' if size is PHONE else 'desktop'}-{scheme}")
     page.context.close()
 
 

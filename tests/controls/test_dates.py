@@ -27,6 +27,7 @@ from hf_mia.controls.dates import date_scores, days, unit_days
 from hf_mia.data.classified import ClassifiedTexts
 from hf_mia.data.pairs import Pairs
 from hf_mia.data.texts import Texts
+from hf_mia.publish.card import section
 from hf_mia.publish.outcome import read_outcome
 
 USERS = 4 * 12
@@ -171,6 +172,10 @@ def test_the_folder_and_the_table_tell_the_shift(dated: Dated, name: str, verdic
     assert "dates (no model)" in file.getvalue()
     assert "of a member's runs of 7 words also stand in a non-member's text" in file.getvalue()
     assert ("It does not beat the dates." in file.getvalue()) == (verdict == "inconclusive")
+    made = section(read_outcome(dated.out / name))  # the card shows the same controls
+    assert f"| dates (no model) | {played.dates.auc} |" in made
+    assert ("It does not beat the dates." in made) == (verdict == "inconclusive")
+    assert str(played.overlap) in made
 
 
 def test_a_verdict_that_hides_the_dates_is_refused(dated: Dated, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from loopback import TOKEN, Client, Loopback, Repository, client, loopback
+from hub import TOKEN, Client, Hub, Repository, client, serving
 
 from hf_mia.audits.folder import read_evidence
 from hf_mia.publish.card import FIGURE, section, updated
@@ -32,20 +32,20 @@ def outcome(published_run: Path) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Loopback]:
-    with loopback() as hub:
+def server() -> Iterator[Hub]:
+    with serving() as hub:
         yield hub
 
 
 @pytest.fixture
-def hub(server: Loopback) -> Loopback:
+def hub(server: Hub) -> Hub:
     server.repositories.clear()
     server.requests.clear()
     return server
 
 
 @pytest.fixture(scope="module")
-def user(server: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def user(server: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     home = tmp_path_factory.mktemp("home")
     with client(server, home) as made:
         yield made
@@ -53,7 +53,7 @@ def user(server: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_a_push_opens_a_pull_request_with_card_and_figure(
-    hub: Loopback, user: Client, published_run: Path, outcome: Outcome, tmp_path: Path
+    hub: Hub, user: Client, published_run: Path, outcome: Outcome, tmp_path: Path
 ) -> None:
     model = hub.repositories["models/org/tiny"] = Repository({"README.md": CARD.encode()})
     head = model.head
@@ -67,7 +67,7 @@ def test_a_push_opens_a_pull_request_with_card_and_figure(
 
 
 def test_a_commit_writes_to_main_and_a_second_time_nothing(
-    hub: Loopback, user: Client, published_run: Path, outcome: Outcome, tmp_path: Path
+    hub: Hub, user: Client, published_run: Path, outcome: Outcome, tmp_path: Path
 ) -> None:
     model = hub.repositories["models/org/tiny"] = Repository({"config.json": b"{}"})  # without a card
     done = user.call("card", published_run, "org/tiny", "--commit")
@@ -98,7 +98,7 @@ def test_a_commit_writes_to_main_and_a_second_time_nothing(
          "bytes"],
 )  # fmt: skip
 def test_every_refusal_has_its_own_line_and_nothing_is_written(
-    hub: Loopback,
+    hub: Hub,
     user: Client,
     published_run: Path,
     tmp_path: Path,
@@ -120,7 +120,7 @@ def test_every_refusal_has_its_own_line_and_nothing_is_written(
 
 def test_a_hub_that_is_not_there_and_one_that_is_switched_off(published_run: Path, tmp_path: Path) -> None:
     """In processes of their own, as a user starts them."""
-    environment = Loopback(port=1).environment(tmp_path)
+    environment = Hub(port=1).environment(tmp_path)
     for further in ({}, {"HF_HUB_OFFLINE": "1"}):
         done = subprocess.run(
             [sys.executable, "-m", "hf_mia", "card", str(published_run), "org/tiny", "--push"],
@@ -136,9 +136,7 @@ def test_a_hub_that_is_not_there_and_one_that_is_switched_off(published_run: Pat
         assert TOKEN not in done.stdout + done.stderr
 
 
-def test_nothing_is_asked_of_the_hub_unless_told(
-    hub: Loopback, user: Client, published_run: Path, tmp_path: Path
-) -> None:
+def test_nothing_is_asked_of_the_hub_unless_told(hub: Hub, user: Client, published_run: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     assert user.call("card", published_run).code == 0
     assert user.call("card", published_run, tmp_path / "model").code == 0
@@ -147,7 +145,7 @@ def test_nothing_is_asked_of_the_hub_unless_told(
 
 
 @pytest.fixture
-def pushed(hub: Loopback, user: Client, published_run: Path, tmp_path: Path) -> Repository:
+def pushed(hub: Hub, user: Client, published_run: Path, tmp_path: Path) -> Repository:
     """A private dataset with the run, pushed from a folder that holds something else too."""
     folder = Path(shutil.copytree(published_run, tmp_path / "run"))
     (folder / "notes.txt").write_text("mine")
@@ -158,7 +156,7 @@ def pushed(hub: Loopback, user: Client, published_run: Path, tmp_path: Path) -> 
 
 
 def test_a_run_goes_there_and_back(
-    hub: Loopback, user: Client, pushed: Repository, published_run: Path, outcome: Outcome, tmp_path: Path
+    hub: Hub, user: Client, pushed: Repository, published_run: Path, outcome: Outcome, tmp_path: Path
 ) -> None:
     own = {path.relative_to(published_run).as_posix() for path in published_run.rglob("*") if path.is_file()}
     assert set(pushed.files) == own | {"README.md"}
@@ -169,8 +167,12 @@ def test_a_run_goes_there_and_back(
     assert done.code == 0, done.stderr
     folder = Path(done.stdout.strip())
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == own
-    for name in own:
+    for name in own - {"config.yaml", "report.json"}:
         assert (folder / name).read_bytes() == (published_run / name).read_bytes()
+    for name, read in (("config.yaml", yaml.safe_load), ("report.json", json.loads)):
+        expected = read((published_run / name).read_text())
+        expected["data"]["path"] = "texts.parquet"  # of the place on this disk the last part alone
+        assert read((folder / name).read_text()) == expected
     back = read_outcome(folder)
     np.testing.assert_array_equal(back.headline.scores, outcome.headline.scores)
     evidence = read_evidence(folder / "evidence" / "reference" / "target.parquet")
@@ -178,12 +180,15 @@ def test_a_run_goes_there_and_back(
     assert section(back) == section(outcome)
 
 
-def test_a_run_on_the_hub_is_named_as_a_folder_is(user: Client, pushed: Repository, outcome: Outcome) -> None:
+def test_a_run_on_the_hub_is_named_as_a_folder_is(
+    user: Client, pushed: Repository, published_run: Path, outcome: Outcome
+) -> None:
     """Its card is printed and its audit described again, without anybody fetching anything first."""
+    path = yaml.safe_load((published_run / "config.yaml").read_text())["data"]["path"]
     done = user.call("card", "org/run")
     assert done.code == 0, done.stderr
     assert done.stdout == section(outcome) + "\n"
-    again = user.call("audit", "org/run", "--dry-run")
+    again = user.call("audit", "org/run", f"data.path={path}", "--dry-run")
     assert again.code == 0, again.stderr
     assert "models: 4 to have" in again.stdout
     missing = user.call("card", "org/none")
@@ -208,7 +213,7 @@ def test_the_readme_tells_what_it_is_and_datasets_opens_the_evidence(
 
 
 def test_a_second_push_deletes_what_is_no_longer_there_and_keeps_what_is_not_its_own(
-    hub: Loopback, user: Client, pushed: Repository, outcome: Outcome, tmp_path: Path
+    hub: Hub, user: Client, pushed: Repository, outcome: Outcome, tmp_path: Path
 ) -> None:
     pushed.files["mine.txt"] = b"kept"
     pushed.files["README.md"] = b"My words.\n"
@@ -221,7 +226,7 @@ def test_a_second_push_deletes_what_is_no_longer_there_and_keeps_what_is_not_its
 
 
 def test_what_names_units_does_not_become_public_by_mistake(
-    hub: Loopback, user: Client, published_run: Path, tmp_path: Path
+    hub: Hub, user: Client, published_run: Path, tmp_path: Path
 ) -> None:
     there = hub.repositories["datasets/org/open"] = Repository(private=False)
     done = user.call("push", published_run, "org/open")
@@ -234,7 +239,35 @@ def test_what_names_units_does_not_become_public_by_mistake(
     assert not hub.repositories["datasets/org/new"].private
 
 
-def test_a_pull_request_makes_no_repository(hub: Loopback, user: Client, published_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("repository", "token", "said"),
+    [
+        (None, None, "no token: run `hf auth login`"),
+        (None, "hf_wrong", "the token is not valid"),
+        (Repository(private=True, readonly=True), TOKEN, "the token may not do this in org/run"),
+        (Repository({"README.md": b"x"}, private=True, gated=True), TOKEN, "org/run is gated: ask for access"),
+        (Repository(private=True, failing=503), TOKEN, "the Hub answered 503 about org/run. A commit is whole"),
+        (Repository(private=True, failing=0), TOKEN, "the Hub cannot be reached about org/run"),
+    ],
+    ids=["no token", "wrong token", "no permission", "gated", "down", "hangs up"],
+)
+def test_a_run_that_cannot_be_pushed_is_nowhere_half_written(
+    hub: Hub, user: Client, published_run: Path, repository: Repository | None, token: str | None, said: str
+) -> None:
+    """Its Parquet files may have gone up before the Hub hangs up: without the commit nobody sees them."""
+    if repository is not None:
+        hub.repositories["datasets/org/run"] = repository
+    files = None if repository is None else dict(repository.files)
+    before = {path: path.read_bytes() for path in published_run.rglob("*") if path.is_file()}
+    done = user.call("push", published_run, "org/run", token=token)
+    assert done.code == 2
+    assert said in done.stderr.splitlines()[-1]
+    assert repository is None or (repository.files, repository.commits) == (files, [])
+    assert repository is not None or hub.repositories == {}
+    assert {path: path.read_bytes() for path in published_run.rglob("*") if path.is_file()} == before
+
+
+def test_a_pull_request_makes_no_repository(hub: Hub, user: Client, published_run: Path, tmp_path: Path) -> None:
     done = user.call("push", published_run, "org/run", "--pr")
     assert done.code == 2
     assert "there is no org/run on the Hub" in done.stderr
@@ -245,7 +278,7 @@ def test_a_pull_request_makes_no_repository(hub: Loopback, user: Client, publish
     assert "report.json" in there.proposed
 
 
-def test_what_is_no_run_is_not_pushed(hub: Loopback, user: Client, tmp_path: Path) -> None:
+def test_what_is_no_run_is_not_pushed(hub: Hub, user: Client, tmp_path: Path) -> None:
     done = user.call("push", tmp_path, "org/run")
     assert done.code == 2
     assert "holds no report.json" in done.stderr
@@ -264,7 +297,7 @@ def test_what_is_no_run_is_not_pushed(hub: Loopback, user: Client, tmp_path: Pat
     ],
 )
 def test_what_is_fetched_is_checked(
-    hub: Loopback, user: Client, pushed: Repository, tmp_path: Path, path: str, content: bytes | None, said: str
+    hub: Hub, user: Client, pushed: Repository, tmp_path: Path, path: str, content: bytes | None, said: str
 ) -> None:
     del pushed.files[path]
     if content is not None:
@@ -276,7 +309,7 @@ def test_what_is_fetched_is_checked(
 
 
 def test_what_is_missing_or_too_large_is_not_fetched(
-    hub: Loopback, user: Client, pushed: Repository, tmp_path: Path
+    hub: Hub, user: Client, pushed: Repository, tmp_path: Path
 ) -> None:
     assert "FileNotFoundError: there is no org/nothing" in user.fetch("org/nothing").stderr
     assert "FileNotFoundError: org/run has no such revision" in user.fetch("org/run", "v9").stderr
@@ -319,6 +352,34 @@ def test_evidence_with_other_columns_is_refused(published_run: Path, outcome: Ou
         check_evidence(folder, replace(outcome, folder=folder))
 
 
-def test_what_is_pushed_holds_what_the_config_says(pushed: Repository, published_run: Path) -> None:
-    assert yaml.safe_load(pushed.files["config.yaml"]) == yaml.safe_load((published_run / "config.yaml").read_text())
+def test_no_place_and_no_secret_of_the_publisher_is_pushed(
+    hub: Hub, user: Client, published_run: Path, outcome: Outcome, tmp_path: Path
+) -> None:
+    """Planted in every text that a config and a report have room for; what is there is said before it is pushed."""
+    folder = Path(shutil.copytree(published_run, tmp_path / "run"))
+    secret, home = "hf_" + "Abc123" * 6, "/home/ann/private"
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["target"] = {
+        "kind": "hosted", "model": f"{home}/model", "url": f"https://ann:{secret}@host/v1?key={secret}",
+        "version": f"of {TOKEN}", "members_file": "~/lists/members.txt", "key": "MY_KEY",
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    report = json.loads((folder / "report.json").read_text())
+    report["target"] |= {"name": f"{home}/model", "service": {"url": f"https://{secret}@host/v1"}}
+    (folder / "report.json").write_text(json.dumps(report))
+    done = user.call("push", folder, "org/planted")
+    assert done.code == 0, done.stderr
+    there = hub.repositories["datasets/org/planted"].files
+    for planted in (secret, TOKEN, home, "ann:", "lists/", str(tmp_path)):
+        assert not [name for name, content in there.items() if planted.encode() in content], planted
+    told = yaml.safe_load(there["config.yaml"])["target"]
+    assert (told["model"], told["url"], told["members_file"]) == ("model", "https://host/v1", "members.txt")
+    assert (told["key"], told["version"]) == ("MY_KEY", "of ***")
+    assert "the model (model)" in there["README.md"].decode()
+    assert "without places and secrets of this machine, in data.path, target.members_file, target.model" in done.stderr
+    assert "name the service that was asked, https://host/v1." in done.stderr
+    assert secret not in done.stderr + done.stdout
+
+
+def test_what_is_pushed_tells_the_verdict(pushed: Repository) -> None:
     assert json.loads(pushed.files["report.json"])["verdict"] == "leak"

@@ -30,9 +30,9 @@ print(json.dumps([same, rows, listed, len(AutoTokenizer.from_pretrained(folder))
 """
     with hub.serving() as served:
         same, rows, listed, words = json.loads(served.python(code, tmp_path).splitlines()[-1])
-        assert served.repositories["spaces/org/room"]["docs/README.md"] == b"# here"
+        assert served.repositories["spaces/org/room"].files["docs/README.md"] == b"# here"
     assert same
     assert rows == ["one", "two"]
-    assert listed == [".gitattributes", "docs/README.md"]
+    assert listed == ["docs/README.md"]
     assert words > 100
     assert any("model.safetensors" in request for request in served.requests)

@@ -14,7 +14,14 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve  # type: ignore[import-untyped, unused-ignore]
 
 from hf_mia.reports.estimates import Estimate, tpr_at
-from hf_mia.reports.figures import curve_figure, histogram_figure, matrix_figure, roc_figure, scores_figure
+from hf_mia.reports.figures import (
+    curve_figure,
+    histogram_figure,
+    matrix_figure,
+    placed_figure,
+    roc_figure,
+    scores_figure,
+)
 from hf_mia.reports.report import Report
 
 
@@ -45,6 +52,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     ),
     "scores": lambda: scores_figure(made("attack", 300, 200, 1.0, threshold=0.5)),
     "scores that are constant": lambda: scores_figure(constant),
+    "a score among others": lambda: placed_figure(0.3, shares(50, 4), shares(30, 5)),
+    "a score among equal ones": lambda: placed_figure(1.0, np.ones(3)),
     "curve": lambda: curve_figure([1, 4, 16, 32], {"ours": POINTS, "theirs": POINTS[::-1]}, "Texts", "AUC", logx=True),
     "curve of nothing known": lambda: curve_figure(np.array([1.0]), {"ours": [Estimate()]}, "Texts", "AUC"),
 }
@@ -113,6 +122,32 @@ def test_the_scores_sum_to_one_in_each_class() -> None:
     assert list(threshold.get_xdata()) == [0.5, 0.5]  # type: ignore[arg-type]
     (axes,) = scores_figure(made("attack", 300, 200, 1.0)).axes
     assert not axes.lines
+
+
+@pytest.mark.parametrize("score", [0.4, -7.0, 12.0])
+def test_a_score_stands_among_the_others(score: float) -> None:
+    """Each side's share of each bin, counted one by one; the score itself is a line, inside the axes, and in no bin."""
+    rng = np.random.default_rng(1)
+    members, others = rng.normal(1, 1, 60), rng.normal(0, 1, 80)
+    (axes,) = placed_figure(score, others, members).axes
+    drawn = [patch.get_data() for patch in axes.patches]  # type: ignore[attr-defined]
+    for (values, edges, _), scores in zip(drawn, (members, members, others, others), strict=True):
+        assert edges[0] == min(score, *members, *others)
+        assert edges[-1] == max(score, *members, *others)
+        for i, value in enumerate(values):
+            last = i == len(values) - 1
+            inside = [edges[i] <= one and (one < edges[i + 1] or (last and one == edges[-1])) for one in scores]
+            assert value == pytest.approx(sum(inside) / len(scores))
+    (line,) = axes.lines
+    assert list(line.get_xdata()) == [score, score]  # type: ignore[arg-type]
+    (legend,) = axes.figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
+    assert named == ["members (n = 60)", "non-members (n = 80)", f"asked about: {score:.4g}"]
+
+
+def test_without_the_members_scores_only_non_members_are_drawn() -> None:
+    figure = placed_figure(0.5, np.arange(10.0))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["non-members (n = 10)", "asked about: 0.5"]
 
 
 def test_the_curve_leaves_gaps() -> None:
