@@ -59,7 +59,7 @@ def push_run(folder: Path, repo_id: str, private: bool = True, create_pr: bool =
     """Put a run folder on the Hub as a dataset, in one commit; the pull request's or commit's URL.
 
     Evidence, exposed units, report.json, config.yaml and figures, nothing else of the folder, and without places and
-    secrets of this machine (`published.py`); files of an earlier run are deleted, and of a README that is there only the
+    secrets of this machine (`published.py`); files of an earlier run are deleted, and of a README there only the
     section is replaced. A repository that is missing is made, but not for a pull request. ValueError where the
     folder is no run, or where a private repository is asked for and the one there is public: a run names its units.
     OSError as in `hub_errors`.

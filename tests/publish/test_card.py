@@ -350,7 +350,7 @@ def test_a_wrong_place_ends_in_one_line(published_run: Path, arguments: tuple[st
 
 def test_the_templates_belong_to_the_package() -> None:
     for name in ("card.md", "dataset_card.md"):
-        assert files("hf_mia").joinpath(name).is_file()
+        assert files("hf_mia.publish").joinpath(name).is_file()
 
 
 @pytest.fixture
