@@ -37,3 +37,7 @@ class Collate(ABC):
     @abstractmethod
     def pad(self, items: Sequence[Item]) -> Batch:
         """One batch of rows. A boolean tensor `scored` marks where answers count; without it they all do."""
+
+    def stands_on(self) -> str:
+        """The content key of another model by which the rows are made, so that answers are kept under it; or ""."""
+        return ""

@@ -12,6 +12,7 @@ from hf_mia.attacks.rmia import BASE, RMIA, OfflineRMIA
 from hf_mia.attacks.shadow import LogisticRegression, ScikitLearn, ShadowClassifier
 from hf_mia.attacks.threshold import Threshold
 from hf_mia.core import Attack
+from hf_mia.probes.masked import MaskedNeighbours
 from hf_mia.probes.posteriors import Posteriors, Shifts
 from hf_mia.probes.versions import Lowercase, Neighbours, Prefixed
 from hf_mia.signals import classifier as classes
@@ -69,6 +70,7 @@ PAPERS: dict[str, Attack] = {
     "zlib": Threshold(ZlibLoss()),
     "lowercase": Threshold(LossGap(Lowercase())),
     "neighbourhood": Threshold(LossGap(Neighbours())),
+    "neighbourhood-masked": Threshold(LossGap(MaskedNeighbours())),
     "recall": Threshold(LossRatio(Prefixed())),
     "reference": Relative(Threshold(MeanLoss())),
     "base-reference": Against(Threshold(MeanLoss())),

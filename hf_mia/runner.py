@@ -52,6 +52,7 @@ class Runner:
         state = Accelerator()  # a bare PartialState would not see the processes of a CPU launch
         content, kind = records_key(records, model.collate.columns), type(model.collate).__name__
         parts = [model.key, kind, content, repr(probe), str(self.chunk), state.device.type]
+        parts += [key for key in [probe.through(model.collate).stands_on()] if key]
         folder = self.cache / "answers" / content_key(parts)
         folder.mkdir(parents=True, exist_ok=True)
         shards = Shards(tuple(folder / f"{i:06d}.parquet" for i in range(-(-len(records) // self.chunk))))

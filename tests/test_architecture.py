@@ -39,7 +39,7 @@ ALLOWED = {  # what a part may import from the package, bottom first: the pictur
     "architectures": set(),
     "storage": {"", "core"},
     "models": {"architectures", "collate", "core", "storage"},
-    "probes": {"collate", "core", "models"},
+    "probes": {"collate", "core", "models", "storage"},
     "signals": {"core", "probes", "units"},
     "attacks": {"core", "estimators", "reports"},
     "papers": {"attacks", "core", "probes", "signals"},

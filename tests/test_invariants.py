@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from scipy.stats import norm
-from worlds import Replay, World, classifiers, replay, spoken
+from worlds import Replay, World, classifiers, replay, spoken, tiny_bert
 
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.audits.experiment import experiment, mapping
@@ -20,6 +21,7 @@ from hf_mia.data.classified import ClassifiedImages
 from hf_mia.data.images import Images
 from hf_mia.data.texts import Texts
 from hf_mia.papers import PAPERS
+from hf_mia.probes import masked
 from hf_mia.probes.continuations import Continuations
 from hf_mia.reports.report import Report
 
@@ -66,6 +68,7 @@ CHANGES: dict[str, dict[str, object]] = {  # one deep change an entry, so that t
     "zlib": {},
     "lowercase": {},
     "neighbourhood": {"signal": {"probe": {"n": 3, "share": 0.5, "seed": 7}}},
+    "neighbourhood-masked": {"signal": {"probe": {"n": 3, "model": "some/other", "dropout": None}}},
     "recall": {"signal": {"probe": {"prefix": ["What nobody wrote.", "Nor this."]}}},
     "relative-log-rank": {"attack": {"signal": {"top": 20}}},
     "auditmi-random-texts": {"signal": {"texts": 2, "seed": 9, "signal": {"top": 10}}},
@@ -123,6 +126,15 @@ CHANGES: dict[str, dict[str, object]] = {  # one deep change an entry, so that t
     "gradient-norm": {},  # it has no field
     "white-box": {"classifier": {"C": 0.1}},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_masked_model_without_the_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What `neighbourhood-masked` names is on the Hub: a tiny one of the worlds' words takes its place."""
+    folder = tiny_bert(tmp_path_factory.mktemp("bert"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(masked, "folder_of", lambda source, revision: folder)
+        yield
 
 
 def of(name: str, request: pytest.FixtureRequest, state: str = "overfitted") -> World:

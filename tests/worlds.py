@@ -331,6 +331,31 @@ def tiny_gpt2(folder: Path, **changes: object) -> Path:
     return folder
 
 
+def tiny_bert(folder: Path, words: Sequence[str] = WORDS, seed: int = 0, **changes: object) -> Path:
+    """A masked language model of one layer and 16 channels with random weights, each word a token, as BERT marks them.
+
+    Beside the words it knows two pieces that begin none and a full stop.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+    marks = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    vocabulary = {token: i for i, token in enumerate([*marks.values(), "##s", "##ly", ".", *words])}
+    inner = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+    )
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    torch.manual_seed(seed)
+    config = BertConfig(
+        **{**sizes, "vocab_size": len(vocabulary), "max_position_embeddings": 32, "initializer_range": 0.5, **changes}
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=32, **marks).save_pretrained(folder)
+    return folder
+
+
 @dataclass(frozen=True)
 class Replay:
     """Gives answers again that a runner gave before, by content, for records in any order and chunks of any size."""

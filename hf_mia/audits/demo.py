@@ -1,4 +1,4 @@
-"""The embedded defaults: a small next-word model of docstrings, and a small encoder of handwritten digits."""
+"""The embedded defaults: small models of docstrings, of an interface's messages, and of handwritten digits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hf_mia.audits.experiment import label
 from hf_mia.audits.plan import Experiment, Shadows, Users
 from hf_mia.data.classified import ClassifiedImages
 from hf_mia.data.images import Images
+from hf_mia.data.pairs import MESSAGES, Pairs
 from hf_mia.data.texts import Texts
 from hf_mia.papers import PAPERS
 from hf_mia.probes.augmentation import Augmentation
@@ -16,12 +17,20 @@ from hf_mia.probes.views import Views
 from hf_mia.recipes.classifying import ImageClassifier
 from hf_mia.recipes.contrastive import SimCLR
 from hf_mia.recipes.language import Recurrent
+from hf_mia.recipes.pairing import RecurrentPairs
 from hf_mia.signals.encoder import MeanSimilarity, ViewSimilarity
 
 NEXT_WORD = Experiment(
     data=Texts(users=600),
     split=Users(members=100),
     target=Recurrent(epochs=10, vocabulary=2000, embedding=64, hidden=128, batch=10),
+    shadows=Shadows(count=3),
+)
+
+TRANSLATION = Experiment(
+    data=Pairs(path=MESSAGES, user="block"),
+    split=Users(members=24),
+    target=RecurrentPairs(vocabulary=2000, embedding=96, hidden=96, dropout=0.25, epochs=40, batch=10),
     shadows=Shadows(count=3),
 )
 
@@ -84,4 +93,4 @@ CLASSIFIER = Experiment(
     controls=ClassifiedImages.controls,
 )
 
-DEMOS = {"text": NEXT_WORD, "encoder": ENCODER, "classifier": CLASSIFIER}
+DEMOS = {"text": NEXT_WORD, "translation": TRANSLATION, "encoder": ENCODER, "classifier": CLASSIFIER}

@@ -38,17 +38,27 @@ def experiment(config: Mapping[str, object]) -> Experiment:
     data = _data(parts["data"] or {}, "texts", "data")
     target = named({**RECIPES, **ELSEWHERE}, parts["target"] or data.recipe, "target")
     shadows = _shadows(parts["shadows"] or {}, data)
-    beside = {name: PAPERS[name] for name in data.beside if PAPERS[name].least <= shadows.count}
     made = Experiment(
         data=data,
         target=target,
         shadows=shadows,
-        attacks=beside if parts["attacks"] is None else _attacks(parts["attacks"]),
+        attacks=_beside(data, target, shadows.count) if parts["attacks"] is None else _attacks(parts["attacks"]),
         sweeps=_sweeps(parts["sweeps"] or {}),
         grid=None if parts["grid"] is None else _grid(parts["grid"], data, target),
         controls=data.controls if isinstance(target, Recipe) else (),
     )
     return change(made, given, "the config")
+
+
+def _beside(data: Data, target: Recipe | Elsewhere, shadows: int) -> dict[str, Attack]:
+    """The attacks of a config that names none: those of the data's kind that the shadows suffice for and, of a service,
+    that read no more than it shows."""
+    names = [name for name in data.beside if PAPERS[name].least <= shadows]
+    if isinstance(target, Hosted) and data.columns == ("text",):
+        from hf_mia.services.rehearsal import served
+
+        names = served(target.service(), names, shadows)
+    return {name: PAPERS[name] for name in names}
 
 
 def kind_of(data: Data) -> str:

@@ -8,16 +8,20 @@ from hf_mia.audits.plan import Experiment
 from hf_mia.audits.setting import Setting
 from hf_mia.audits.targets import Hosted
 from hf_mia.core import Game
+from hf_mia.probes.respondents import RawTexts
+from hf_mia.services.service import Remote
 from hf_mia.storage.keys import records_key
 
 LIBRARIES = ("hf_mia", "torch", "transformers", "tokenizers", "datasets", "kornia", "scikit-learn", "numpy")
 
 
 def facts(setting: Setting, target: Game, base: Game | None = None) -> dict[str, object]:
-    """The target and its base, the data's fingerprint, how membership came about, who is who, the versions."""
+    """The target and its base, the data's fingerprint, how membership came about, who is who, the versions; what was
+    asked of a service by this process so far."""
     members, data = int(target.member.sum()), setting.experiment.data
     return {
         "target": {"name": target.model.name, "key": target.model.key, **_place(setting.experiment)},
+        **_asked(target),
         **({} if base is None else {"reference": {"name": base.model.name, "key": base.model.key}}),
         "data": {
             "path": data.path,
@@ -33,6 +37,17 @@ def facts(setting: Setting, target: Game, base: Game | None = None) -> dict[str,
         },
         "versions": {name: version(name) for name in LIBRARIES},
     }
+
+
+def _asked(target: Game) -> dict[str, object]:
+    """Queries to a service: sent, refused, found among the kept replies; and what they cost."""
+    if not isinstance(target.model.collate, RawTexts):
+        return {}
+    asked = target.model.load()
+    if not isinstance(asked, Remote):
+        return {}
+    line = asked.line
+    return {"queries": line.tally.to_dict(None if line.budget.cost is None else line.cost)}
 
 
 def _place(experiment: Experiment) -> dict[str, object]:

@@ -50,6 +50,7 @@ def print_played(experiment: Experiment, played: Played, console: Console) -> No
     if experiment.delta is not None:
         print_epsilons({report.name: epsilons(experiment, report) for report in played.reports.values()}, console)
     print_exposed(played.headline.name, played.exposures(played.headline.name), console)
+    _print_queries(played.facts.get("queries"), console)
     found = played.facts.get("dataset_inference")
     for remark in remarks(played.twins, found if isinstance(found, Mapping) else None, played.overlap):
         console.print(remark)
@@ -62,6 +63,18 @@ def unbeaten(passed: Mapping[str, bool]) -> str:
     """A sentence on the checks that an attack did not pass, after a blank; nothing where it passed all."""
     failed = [name.removeprefix("beats ") for name, beaten in passed.items() if not beaten]
     return f" It does not beat {' or '.join(failed)}." if failed else ""
+
+
+def _print_queries(asked: object, console: Console) -> None:
+    """What was asked of a service in this run, if the target is one."""
+    if isinstance(asked, Mapping):
+        read, written, cost = (asked[name] for name in ("prompt_tokens", "written_tokens", "cost"))
+        tokens = "" if None in (read, written) else f" {read} tokens were read and {written} written."
+        paid = "" if cost is None else f" By the prices given this cost {cost:g}."
+        console.print(
+            f"{asked['sent']} queries were sent in this run, {asked['refused']} of them refused or unreadable; "
+            f"{asked['from_cache']} more were answered by kept replies.{tokens}{paid}"
+        )
 
 
 def print_epsilons(bounds: Mapping[str, Sequence[Epsilon]], console: Console) -> None:

@@ -51,6 +51,7 @@ class Demo(StrEnum):
     """What a demo audits."""
 
     text = "text"
+    translation = "translation"
     encoder = "encoder"
     classifier = "classifier"
     app = "app"
@@ -95,7 +96,7 @@ def audit(
 @app.command()
 def demo(
     what: Annotated[
-        Demo, typer.Argument(help="A next-word model, an encoder of images, a classifier; app: a page to ask them.")
+        Demo, typer.Argument(help="A next-word model, a translator, an encoder of images, a classifier; app: a page.")
     ] = Demo.text,
     out: Out = None,
     cache: Cache = None,

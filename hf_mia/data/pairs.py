@@ -7,16 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from hf_mia.core import Model
+from hf_mia.data.messages import django_messages
 from hf_mia.data.texts import Written
 from hf_mia.models.pairs import check_prompt, pair_model
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+MESSAGES = "django-messages"
+LANGUAGE = "fr"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs(Written):
-    """Where pairs come from: a Hub id, a local folder or file. A model is asked about the target, given the source.
+    """Where pairs come from: a Hub id, a local folder or file, or `django-messages`, those of an installed Django.
+
+    A model is asked about the target, given the source. Of Django's, `name` is the language, French where there is
+    none, and `user` must be `block` (`hf_mia.data.messages`).
 
     `user` names the column of whoever is in or out as a whole: the document, the translator, the speaker. A pair
     without source and target is left out; one with only one of them is refused. For a checkpoint, `prompt` is what it
@@ -47,7 +54,7 @@ class Pairs(Written):
     def opened(self) -> Dataset:
         if not self.path:
             raise ValueError("data.path must name the pairs, a Hub id, a folder or a file, but is empty.")
-        return super().opened()
+        return django_messages(self.name or LANGUAGE) if self.path == MESSAGES else super().opened()
 
     def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
         return pair_model(source, revision, self.prompt, self.source_language, self.target_language)

@@ -52,6 +52,10 @@ class Versions(Probe):
             )
         return Versioned(self, collate)
 
+    def stands_on(self) -> str:
+        """The content key of the model that makes the other versions; "" where none does."""
+        return ""
+
     def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         logprob = Tokens().observe(module, batch)["logprob"]  # 0 where nothing is scored
         return {
@@ -79,6 +83,9 @@ class Versioned(Collate):
             for row in rows
         ]
 
+    def stands_on(self) -> str:
+        return self.probe.stands_on()
+
     def pad(self, items: Sequence[Item]) -> Batch:
         import torch
 
@@ -100,8 +107,8 @@ class Neighbours(Versions):
 
     A token gives way to a random one of like frequency: of half to twice its place among the ordinary ids, in which
     vocabularies stand by frequency (word lists) or by merge (BPE), and so about by frequency. Special tokens stay. The
-    draws hang on `seed` and the text's tokens alone. Mattern et al. 2023 draw neighbours from a masked language model
-    instead; this way needs none. Raises ValueError for n below 1 and a share outside (0, 1].
+    draws hang on `seed` and the text's tokens alone. Mattern et al. 2023 draw neighbours from a masked language model,
+    as `masked.MaskedNeighbours` does; this way needs none. ValueError for n below 1, a share outside (0, 1].
     """
 
     n: int = 10

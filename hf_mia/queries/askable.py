@@ -9,9 +9,9 @@ from hf_mia.attacks.downstream import Downstream
 from hf_mia.attacks.groups import PerGroup
 from hf_mia.attacks.relative import Against
 from hf_mia.audits.targets import Checkpoint, Hosted
-from hf_mia.core import Model
+from hf_mia.core import Attack, Model
 from hf_mia.models.checkpoints import folder_of
-from hf_mia.queries.keeping import LIMIT, shadow_name
+from hf_mia.queries.keeping import LIMIT, REFERENCE, shadow_name
 from hf_mia.queries.learnt import taught, unlearnt
 from hf_mia.queries.opened import AGAIN, Place, Run
 from hf_mia.recipes import Recipe
@@ -47,6 +47,35 @@ def target(run: Run, given: str | Path | None = None, cache: Path | None = None)
     return _checked(trained or run.experiment.data.model(source, revision), run.target.key, run.name)
 
 
+def references(run: Run, attack: Attack, cache: Path | None = None) -> tuple[Model, ...]:
+    """The models that an attack sets the target against: all shadows, the base, or none; ValueError as those."""
+    if not attack.compares:
+        return ()
+    return (base(run),) if against_base(run, attack) else shadows(run, cache)
+
+
+def against_base(run: Run, attack: Attack) -> bool:
+    """Whether an attack of the run sets the target against the model that it was tuned from."""
+    return isinstance(attack, Against) and run.experiment.based
+
+
+def base(run: Run) -> Model:
+    """The model that the target was tuned from: the folder's, or what the audit loaded, by the same folder or Hub id.
+
+    ValueError where it is not to be had, or is another.
+    """
+    if run.base is None:
+        raise ValueError(f"run {str(run.folder)!r} does not tell which model its target was tuned from. {AGAIN}")
+    try:
+        model = run.experiment.data.model(run.model(REFERENCE) or run.base.source, None)
+    except ValueError as error:
+        raise ValueError(
+            f"the target of run {str(run.folder)!r} was tuned from {run.base.source!r}, which is not in its folder and "
+            f"cannot be loaded: {error}"
+        ) from error
+    return _checked(model, run.base.key, run.base.source)
+
+
 def shadows(run: Run, cache: Path | None = None) -> tuple[Model, ...]:
     """All shadows' models, in order; ValueError where one is missing, or is another."""
     found = []
@@ -64,8 +93,8 @@ def _obstacle(run: Run, name: str, cache: Path | None) -> str:
         return SENT
     if isinstance(attack, Downstream):
         return "the classifiers that were trained on the encoders are not kept."
-    if isinstance(attack, Against) and run.experiment.based:
-        return "it compares the target with the model that it was tuned from, of which a run folder keeps nothing."
+    if against_base(run, attack) and (lost := _baseless(run)):
+        return lost
     if isinstance(attack, PerGroup):
         return "it decides class by class, and a run folder tells no unit's class."
     calibration = run.calibration(name)
@@ -73,13 +102,27 @@ def _obstacle(run: Run, name: str, cache: Path | None) -> str:
         return f"nothing is kept of what it read off known non-members. {AGAIN}"
     if lacking := unlearnt(taught(attack.signal, calibration.learnt)):
         return f"its signal learnt from the attacker's texts, and {', '.join(lacking)} is not kept. {AGAIN}"
-    if attack.compares:
-        lost = [i for i, place in enumerate(run.shadows, 1) if _folder(run, shadow_name(i), place, cache) is None]
-        if lost:
+    if attack.compares and not against_base(run, attack):
+        missing = [i for i, place in enumerate(run.shadows, 1) if _folder(run, shadow_name(i), place, cache) is None]
+        if missing:
             return (
-                f"it compares the target with {len(run.shadows)} shadows, and the models of {len(lost)} are neither in "
-                f"the folder nor in the cache: audit again with --keep above {LIMIT} megabytes."
+                f"it compares the target with {len(run.shadows)} shadows, and the models of {len(missing)} are neither "
+                f"in the folder nor in the cache: audit again with --keep above {LIMIT} megabytes."
             )
+    return ""
+
+
+def _baseless(run: Run) -> str:
+    """Why the model that the target was tuned from cannot be had; "" where it is there, or may be on the Hub."""
+    if run.base is None:
+        return f"report.json does not tell which model the target was tuned from. {AGAIN}"
+    source = run.base.source
+    local = source.startswith(("/", ".", "~")) or source.count("/") > 1 or "\\" in source
+    if run.model(REFERENCE) is None and local and not Path(source).is_dir():
+        return (
+            f"it compares the target with the model that it was tuned from, {source!r}, which is neither in the run "
+            f"folder nor there: put it there, or audit again with --keep above {LIMIT} megabytes."
+        )
     return ""
 
 

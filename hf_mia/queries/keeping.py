@@ -7,9 +7,10 @@ from pathlib import Path
 
 from hf_mia.audits.games import Trained, opponents
 from hf_mia.audits.played import write_json
-from hf_mia.models.checkpoints import WEIGHTS
+from hf_mia.audits.targets import Hosted
+from hf_mia.models.checkpoints import WEIGHTS, folder_of
 
-MANIFEST, MODELS = "query.json", "models"
+MANIFEST, MODELS, REFERENCE = "query.json", "models", "reference"
 LIMIT = 64  # megabytes
 
 
@@ -19,7 +20,8 @@ def shadow_name(number: int) -> str:
 
 
 def keep(folder: Path, own: Trained, limit: int = LIMIT) -> list[str]:
-    """Copy the target, then all shadows where an attack compares with them, as far as `limit` megabytes go.
+    """Copy the target, then all shadows where an attack compares with them, as far as `limit` megabytes go; then, if
+    it was asked, the model that the target was tuned from, as `models/reference`.
 
     Writes `models/target`, `models/shadow-001` ... (safetensors, configuration, processor) and `query.json`, which says
     by which key of the cache each model can be found otherwise. A target that was trained elsewhere is not copied: it
@@ -40,11 +42,15 @@ def keep(folder: Path, own: Trained, limit: int = LIMIT) -> list[str]:
                          "elsewhere `hf-mia query` needs --model.")  # fmt: skip
     attacks = own.setting.experiment.attacks
     wanted = [name for name, a in attacks.items() if a.compares and opponents(a, shadows, own.base) is shadows]
-    if not wanted:
-        return notes
-    size = sum(_size(folders[name]) for name in names[1:])
-    for number, name in enumerate(names[1:], 1):
+    size = sum(_size(folders[name]) for name in names[1:]) if wanted else 0
+    for number, name in enumerate(names[1:] if wanted else (), 1):
         _copy(folder / MODELS / shadow_name(number), folders[name], left if size <= left else -1)
+    if own.base is not None and not isinstance(own.setting.experiment.target, Hosted):  # a service's run is not asked
+        source = folder_of(own.base.model.name)
+        whole = (source / "config.json").exists() and not (source / "adapter_config.json").exists()
+        if not _copy(folder / MODELS / REFERENCE, source, left - (size if size <= left else 0) if whole else -1):
+            notes.append(f"The model that the target was tuned from is not kept: `hf-mia query` loads it from "
+                         f"{own.base.model.name!r}.")  # fmt: skip
     if size > left:
         notes.append(f"The shadows take {size / 10**6:.1f} megabytes, more than --keep {limit} leaves: without the "
                      f"cache, {', '.join(wanted)} cannot be queried.")  # fmt: skip

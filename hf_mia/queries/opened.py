@@ -49,12 +49,21 @@ class Place:
     cached: str | None
 
 
+@dataclass(frozen=True)
+class Base:
+    """The model that a target was tuned from: the folder or Hub id that the audit loaded, and its content's key."""
+
+    source: str
+    key: str
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A finished audit: what was asked, what its attacks found, and which models it was about.
 
-    `reports` by the attack's name. `shadows` and `target` say where models are; `evidence` and `calibration` are read
-    when they are asked for. All raise ValueError for what is missing, damaged, too large, or leads out of the folder.
+    `reports` by the attack's name. `shadows`, `target` and, if asked, `base` say where models are; `evidence` and
+    `calibration` are read when they are asked for. All raise ValueError for what is missing, damaged, too large, or
+    leads out of the folder.
     """
 
     folder: Path
@@ -63,6 +72,7 @@ class Run:
     reports: Mapping[str, Report] = field(repr=False)
     target: Place
     shadows: tuple[Place, ...]
+    base: Base | None = None
 
     def evidence(self, attack: str) -> list[Evidence]:
         """What an attack was fitted on: the shadows' evidence, with their references where it compares."""
@@ -87,7 +97,7 @@ class Run:
         return Calibration(found, learnt_arrays(self.folder, attack))
 
     def model(self, name: str) -> Path | None:
-        """The folder of a model that was kept, `target` or a `shadow-001`; None where it was not."""
+        """The folder of a model that was kept, `target`, `reference` or a `shadow-001`; None where it was not."""
         place = self.folder / MODELS / name
         if not (place / "config.json").exists():
             return None
@@ -118,11 +128,13 @@ def opened(folder: Path) -> Run:
         reports = {name: Report.from_dict(found[name]["report"]) for name in experiment.attacks}  # type: ignore[arg-type]
         target = cast("Mapping[str, str]", told["target"])
         name, key = str(target["name"]), target["key"]
+        tuned = cast("Mapping[str, str] | None", told.get("reference"))
+        base = None if tuned is None else Base(str(tuned["name"]), _place({"key": tuned["key"], "cached": None}).key)
     with _reading(folder / MANIFEST):
         own, shadows = _place(places["target"]), tuple(map(_place, cast("list[object]", places["shadows"])))
         if own.key != key or len(shadows) > experiment.shadows.count:
             _damaged(folder / MANIFEST, "it is about other models than report.json")
-    return Run(folder, experiment, name, reports, own, shadows)
+    return Run(folder, experiment, name, reports, own, shadows, base)
 
 
 def described(folder: Path) -> Experiment:

@@ -21,7 +21,7 @@ from hf_mia.audits.exposure import p_values
 from hf_mia.config import check_name
 from hf_mia.core import Answers, Booleans, Evidence, Floats, Integers, Model, Pool, Scorer, Signal
 from hf_mia.progress import Check, on
-from hf_mia.queries.askable import obstacles, shadows, target
+from hf_mia.queries.askable import against_base, obstacles, references, target
 from hf_mia.queries.calibration import Calibration
 from hf_mia.queries.opened import Run
 from hf_mia.queries.refit import fitted
@@ -174,10 +174,9 @@ def query(run: Run, attack: str | None = None, model: str | Path | None = None, 
         raise ValueError(f"{name!r} cannot be asked from this folder: {hindered[name]} Those that can: {able}.")
     made, calibration = run.experiment.attacks[name], run.calibration(name)
     assert calibration is not None
-    own = fitted(name, made, run.evidence(name), calibration.learnt)
-    references = shadows(run, cache) if made.compares else ()
-    asked = target(run, model, cache)
-    return Query(run, name, own.signal, own.scorer, calibration, asked, references, hindered)
+    own = fitted(name, made, [] if against_base(run, made) else run.evidence(name), calibration.learnt)
+    asked, others = target(run, model, cache), references(run, made, cache)
+    return Query(run, name, own.signal, own.scorer, calibration, asked, others, hindered)
 
 
 def user(name: str, texts: Iterable[str]) -> Unit:

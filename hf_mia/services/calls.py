@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from hf_mia.progress import bar
 from hf_mia.services.endpoints import Endpoint, Question
 from hf_mia.services.replies import Lacking, Reply, usage
+from hf_mia.services.tally import Tally
 from hf_mia.services.terms import Budget, BudgetSpent, Manners, ServiceError, seconds
 from hf_mia.storage.keys import WAY_OUT, content_key
 
@@ -47,7 +48,7 @@ class Line:
 
     def __init__(self, endpoint: Endpoint, key: str | None, budget: Budget, manners: Manners, folder: Path) -> None:
         self.endpoint, self.key, self.budget, self.manners, self.folder = endpoint, key, budget, manners, folder
-        self.queries, self.cost = 0, 0.0
+        self.cost, self.tally = 0.0, Tally()
         self._next, self._lock, self._stop = 0.0, Lock(), Event()
         self._cause: BaseException | None = None
 
@@ -65,7 +66,7 @@ class Line:
             try:
                 for done, future in enumerate(as_completed(asked), 1):
                     found[asked[future]] = future.result()
-                    progress(done, len(asked), f"{self.queries} queries")
+                    progress(done, len(asked), f"{self.tally.sent} queries")
             except BaseException as error:
                 self._fail(error)
                 pool.shutdown(cancel_futures=True)
@@ -76,7 +77,7 @@ class Line:
         path = self.folder / key[:2] / f"{key}.json"
         if path.exists():
             try:
-                return question.read(json.loads(path.read_text(encoding="utf-8")))
+                return self.tally.found(question.read(json.loads(path.read_text(encoding="utf-8"))))
             except (OSError, ValueError) as error:
                 logger.warning("reply %s is damaged, and is asked for again: %s", path.name, error)
         try:
@@ -131,6 +132,7 @@ class Line:
         except ValueError as error:
             raise _Again(f"a reply that cannot be read ({_clean(error, secret)})") from None
         _write(json.dumps(reply), path)
+        self.tally.paid(reply)
         self._pay(reply)
         return answer
 
@@ -198,17 +200,17 @@ class Line:
     def _spend(self) -> None:
         most = self.budget.queries, self.budget.cost
         with self._lock:
-            if most[0] is not None and self.queries >= most[0]:
+            if most[0] is not None and self.tally.sent >= most[0]:
                 raise BudgetSpent(self._told(f"budget.queries = {most[0]}"))
             if most[1] is not None and self.cost >= most[1]:
                 raise BudgetSpent(self._told(f"budget.cost = {most[1]:g}"))
-            self.queries += 1
+            self.tally.sent += 1
 
     def _told(self, limit: str) -> str:
         return (
-            f"{limit} is spent on {self.endpoint.model}, after {self.queries} queries that cost {self.cost:g} in this "
-            f"run. What was answered is kept in {self.folder}, and is not asked again: run again to go on, or raise "
-            "the budget first."
+            f"{limit} is spent on {self.endpoint.model}, after {self.tally.sent} queries that cost {self.cost:g} in "
+            f"this run. What was answered is kept in {self.folder}, and is not asked again: run again to go on, or "
+            "raise the budget first."
         )
 
     def _pay(self, reply: Reply) -> None:

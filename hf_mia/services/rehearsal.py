@@ -15,6 +15,7 @@ from hf_mia.probes.tokens import Tokens
 from hf_mia.runner import answers_of
 from hf_mia.services.service import Service
 
+WRITTEN = ("generation-chrf", "generation-rouge", "generation-edit")  # of one greedy continuation a text, the same one
 TEXT = "Nobody is asked about this."
 LOCAL = ("token", "start", "rank", "logprob", "mean", "deviation", "compressed")
 
@@ -45,6 +46,13 @@ class Silent(Rehearsal):
 
     def tokens(self, texts: Sequence[str]) -> list[Told]:
         raise self.service.silent()
+
+
+def served(service: Service, names: Sequence[str], shadows: int) -> list[str]:
+    """Those of some names in PAPERS that the service can serve; where there is none, of `WRITTEN`."""
+    module = stand_in(service)
+    found = [[name for name in some if not lacking(module, PAPERS[name], shadows)] for some in (names, WRITTEN)]
+    return found[0] or found[1]
 
 
 def rehearse(service: Service, attacks: Mapping[str, Attack], shadows: int) -> None:

@@ -26,6 +26,7 @@ from hf_mia.cli.main import app
 from hf_mia.config import override
 from hf_mia.models.language import TextCollate, language_model
 from hf_mia.services.endpoints import Chat, Completions, TextGeneration
+from hf_mia.services.rehearsal import rehearse
 
 KEY = "sk-planted-7d21ee"
 USERS, EACH, SEED = 40, 3, 5
@@ -117,7 +118,13 @@ def test_an_audit_of_a_service_stops_at_its_budget_and_goes_on(
     shutil.copytree(tmp_path / "cache" / "models", tmp_path / "other" / "models")
     other = ["--cache", str(tmp_path / "other"), "--out", str(tmp_path / "whole"), "--json"]
     whole = CliRunner().invoke(app, ["audit", str(tmp_path / "service.yaml"), *other])
-    assert json.loads(whole.stdout) == found
+    again = json.loads(whole.stdout)
+    counted = [one.pop("queries") for one in (found, again)]
+    assert [(one["sent"], one["refused"], one["from_cache"]) for one in counted] == [
+        (len(asked) - 7, 0, 7),
+        (len(asked), 0, 0),
+    ]
+    assert again == found
 
     refused = CliRunner().invoke(app, ["query", str(tmp_path / "runs" / "service"), "--text", "one text"])
     assert refused.exit_code == 2
@@ -195,6 +202,27 @@ def test_a_service_survives_a_yaml_round_trip(config: dict[str, object]) -> None
     assert isinstance(made.target, Hosted)
     assert made.target.budget.cost == 2.5
     assert made.provenance == "random_split"
+
+
+@pytest.mark.parametrize(
+    ("access", "shadows", "expected"),
+    [
+        ("prompt", 2, ["reference", "mean-loss"]),  # the others read ranks, which are cut
+        ("prompt", 0, ["mean-loss"]),
+        ("top-k", 2, ["generation-chrf", "generation-rouge", "generation-edit"]),
+        ("text", 2, ["generation-chrf", "generation-rouge", "generation-edit"]),
+    ],
+)
+def test_a_service_is_asked_what_it_can_answer_where_no_attack_is_named(
+    config: dict[str, object], access: str, shadows: int, expected: list[str]
+) -> None:
+    """What stands beside AuditMI elsewhere, less what reads more than is shown; and it can be rehearsed."""
+    given = {name: value for name, value in config.items() if name != "attacks"}
+    made = experiment(override(given, [f"target.access={access}", f"shadows.count={shadows}"]))
+    assert list(made.attacks) == expected
+    assert isinstance(made.target, Hosted)
+    rehearse(made.target.service(), made.attacks, shadows)
+    assert experiment(yaml.safe_load(yaml.safe_dump(mapping(made)))) == made
 
 
 def test_every_endpoint_can_be_named() -> None:

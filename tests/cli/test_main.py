@@ -179,7 +179,7 @@ def test_the_list_names_what_a_config_can_name() -> None:
 def test_a_demo_says_what_it_can_audit(what: tuple[str, ...]) -> None:
     done = call("demo", *what, "--help")
     assert done.exit_code == 0
-    assert "text|encoder|classifier|app" in "".join(done.stdout.split())
+    assert "text|translation|encoder|classifier|app" in "".join(done.stdout.split())
     assert "an encoder of images" in " ".join(done.stdout.split())
 
 
@@ -215,7 +215,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_rerun_goes_on(config: Path, tmp_path:
     assert list(cache.glob("models/*.unfinished/checkpoint.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["text", "encoder", "classifier"])
+@pytest.mark.parametrize("name", DEMOS)
 def test_what_a_demo_writes_as_its_config_is_the_demo(name: str) -> None:
     from hf_mia.audits.demo import DEMOS
     from hf_mia.audits.experiment import mapping

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from hub import serving
 from serving import memoriser
 from transformers import LlamaForCausalLM
@@ -29,6 +30,8 @@ from hf_mia.core import Evidence, Game
 from hf_mia.models.checkpoints import base_model
 from hf_mia.models.language import language_model
 from hf_mia.probes.tokens import Tokens
+from hf_mia.queries.opened import opened
+from hf_mia.queries.query import query, user
 from hf_mia.runner import Runner
 from hf_mia.signals.language import MeanLoss
 
@@ -96,11 +99,66 @@ def test_a_fine_tune_is_set_against_what_its_card_names(known: Path, tmp_path: P
     assert (whole["attack"], whole["suspect"], whole["held_out"]) == ("base-reference", 12, 12)
     assert whole["p_value"] == pytest.approx(0.001)  # of 999 draws none reaches the members' mean
     assert whole["false_alarms"] < 0.2
-    asked = CliRunner().invoke(app, ["query", str(out), "--text", "w001 w002 w003", "--attack", "base-reference"])
-    assert asked.exit_code == 2
-    assert "compares the target with the model that it was tuned from" in asked.stderr
+    assert (out / "models" / "reference" / "model.safetensors").exists()
     dry = CliRunner().invoke(app, [*command[:-1], "--dry-run"])
     assert f"queries: {2 * USERS * EACH} texts" in dry.stdout
+
+
+@pytest.fixture(scope="module")
+def tuned_run(known: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run against the base, with two shadows beside, which only the other attack is set against."""
+    folder = tmp_path_factory.mktemp("tuned-run")
+    given = override(config(known), ["shadows={count: 2, recipe: {name: lstm, epochs: 1}}", "split.members=4"])
+    given = override(given, [f"target.members={MEMBERS[:4]}", "attacks=[base-reference, reference]"])
+    (folder / "c.yaml").write_text(yaml.safe_dump(given))
+    command = ["audit", str(folder / "c.yaml"), "--cache", str(folder / "cache"), "--out", str(folder / "run")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    return folder / "run"
+
+
+def loss(folder: Path, text: str) -> float:
+    rows = each(Runner(folder / "asked")(language_model(folder), Tokens(), Dataset.from_dict({"text": [text]})))
+    return -float(np.mean(next(iter(rows))["logprob"]))
+
+
+def test_a_run_is_asked_beside_the_base(tuned_run: Path, known: Path, tmp_path: Path) -> None:
+    """From the kept copy, from where the audit loaded it, and not from another model."""
+    text = pool(USERS, EACH, SEED).records["text"][0]
+    for number, name in enumerate(("tuned", "base")):
+        shutil.copytree(known / name, tmp_path / name, dirs_exist_ok=bool(number))
+    expected = loss(tmp_path / "base", text) - loss(tmp_path / "tuned", text)
+    copy = shutil.copytree(tuned_run, tmp_path / "run")
+    kept = query(opened(copy), "base-reference", cache=tmp_path / "none").ask([user("x", [text])])[0]
+    assert kept.score == pytest.approx(expected, abs=1e-5)
+    report = opened(copy).reports["base-reference"]
+    assert len(kept.calibration) == sum(~report.member)
+    shutil.rmtree(copy / "models" / "reference")
+    loaded = query(opened(copy), "base-reference", cache=tmp_path / "none").ask([user("x", [text])])[0]
+    assert loaded.score == kept.score
+    shutil.copytree(known / "tuned", copy / "models" / "reference")
+    with pytest.raises(ValueError, match=r"has other weights or another processor than the .*base"):
+        query(opened(copy), "base-reference")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("/no/such/base", r"tuned from, '/no/such/base', which is neither in the run folder nor there: put it there"),
+        ("org/base", r"was tuned from 'org/base', which is not in its folder and cannot be loaded: .*Hub"),
+        (None, r"report.json does not tell which model the target was tuned from"),
+    ],
+)
+def test_a_base_that_is_not_to_be_had_is_named(tuned_run: Path, tmp_path: Path, source: str | None, said: str) -> None:
+    copy = shutil.copytree(tuned_run, tmp_path / "run")
+    shutil.rmtree(copy / "models" / "reference")
+    told = json.loads((copy / "report.json").read_text())
+    told["reference"] = {**told["reference"], "name": source}
+    if source is None:
+        del told["reference"]
+    (copy / "report.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=said):
+        query(opened(copy), "base-reference")
 
 
 @pytest.mark.parametrize(

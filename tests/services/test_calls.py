@@ -95,6 +95,28 @@ def test_a_failure_that_may_pass_is_tried_again(server: Server, small_pool: Pool
     assert server.requests[0].body == server.requests[2].body
 
 
+def test_queries_and_tokens_are_counted(server: Server, small_pool: Pool, tmp_path: Path) -> None:
+    """Two refusals, three replies that are paid for, then the same three and one more; a reply that tells no tokens."""
+    service = Service(Completions("m", server.url), manners=ONE)
+
+    def tally(count: int) -> dict[str, object]:
+        model = service_model(service, tmp_path / "replies")
+        runner = Runner(tmp_path / f"{len(server.requests)}")
+        list(runner(model, Continuations(), small_pool.records.select(range(count))))
+        return model.load().line.tally.to_dict(None)  # type: ignore[operator, return-value, union-attr]
+
+    server.faults += [status(503), half]
+    first, second = tally(3), tally(4)
+    n = service.queries(Continuations(), small_pool.records["text"][:3])
+    more = service.queries(Continuations(), small_pool.records["text"][:4]) - n
+    tokens = {"prompt_tokens": 4 * n, "written_tokens": 2 * n}
+    assert first == {"sent": n + 2, "refused": 2, "from_cache": 0, **tokens, "cost": None}
+    assert (second["sent"], second["from_cache"], second["prompt_tokens"]) == (more, n, 4 * more)
+    assert len(server.requests) == n + 2 + more
+    server.faults += [text('{"choices": [{"text": "w001"}]}')]
+    assert tally(5)["prompt_tokens"] is None
+
+
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 def test_a_failure_that_stays_ends_in_one_line(server: Server, small_pool: Pool, tmp_path: Path, fault: Fault) -> None:
     server.faults += [fault] * 2
