@@ -20,11 +20,17 @@ import datasets
 import pytest
 import torch
 import worlds
+from hypothesis import Phase, settings
 
 from hf_mia.core import Pool
 
 torch.set_num_threads(1)
 datasets.disable_progress_bars()
+
+QUICK = [Phase.explicit, Phase.generate]  # `pytest --hypothesis-profile long` draws more, anew, and shrinks what fails
+settings.register_profile("quick", max_examples=25, phases=QUICK, deadline=None, derandomize=True, database=None)
+settings.register_profile("long", max_examples=2000, deadline=None)
+settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -53,7 +53,7 @@ ALLOWED = {  # what a part may import from the package, bottom first: the pictur
     "callback": {"core", "models", "papers", "probes", "reports", "runner"},
     "audits": {"attacks", "config", "controls", "core", "data", "models", "papers", "probes", "progress", "recipes"}
     | {"reports", "runner", "services", "shadows", "signals", "storage", "units"},
-    "publish": {"audits", "config", "reports"},
+    "publish": {"audits", "config", "reports", "storage"},
     "saved": {"attacks", "audits", "config", "core", "papers", "probes", "reports", "signals"},
     "queries": {"attacks", "audits", "config", "core", "data", "models", "papers", "progress", "recipes", "reports"}
     | {"runner", "services", "storage", "units"},

@@ -23,6 +23,7 @@ from hf_mia.recipes.language import CausalLM, Recurrent
     ("config", "message"),
     [
         ({"splits": {}}, r"'splits' is no field of the config: did you mean 'split'\?.*'attacks'"),
+        ({"dta": "images", "target": "moco"}, r"'dta' is no field of the config: did you mean 'data'\?"),
         ({"split": {"member": 3}}, r"'member' is no field of the config\.split: did you mean 'members'\?"),
         ({"target": "lsmt"}, r"'lsmt' is no target: did you mean 'lstm'\?.*'checkpoint'"),
         ({"target": {"name": "lstm", "epoch": 3}}, r"'epoch' is no field of target: did you mean 'epochs'\?"),

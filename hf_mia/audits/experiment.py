@@ -8,7 +8,7 @@ from typing import cast
 
 from hf_mia.audits.plan import Experiment, Grid, Shadows, Sweep
 from hf_mia.audits.targets import Checkpoint, Elsewhere, Hosted
-from hf_mia.config import change, changes_of, named
+from hf_mia.config import change, changes_of, check_name, named
 from hf_mia.core import Attack
 from hf_mia.data import Data
 from hf_mia.data.classified import ClassifiedImages, ClassifiedTexts
@@ -34,6 +34,8 @@ ELSEWHERE: dict[str, Recipe | Elsewhere] = {"checkpoint": Checkpoint(), "service
 def experiment(config: Mapping[str, object]) -> Experiment:
     """An experiment from the fields of a config; ValueError for anything that does not fit."""
     given = dict(config)
+    for name in given:  # before any part is made: a misspelt `data` must not be told as a target that does not fit
+        check_name(str(name), (field.name for field in fields(Experiment)), "field of the config")
     parts = {name: given.pop(name, None) for name in ("data", "target", "shadows", "attacks", "sweeps", "grid")}
     data = _data(parts["data"] or {}, "texts", "data")
     target = named({**RECIPES, **ELSEWHERE}, parts["target"] or data.recipe, "target")

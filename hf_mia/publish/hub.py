@@ -18,6 +18,7 @@ from hf_mia.audits.folder import file_name
 from hf_mia.publish.card import FIGURE, decoded, section, updated, with_section
 from hf_mia.publish.outcome import Outcome, read_outcome
 from hf_mia.publish.published import published, reduced
+from hf_mia.storage.foreign import inside
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -47,7 +48,7 @@ def push_card(outcome: Outcome, repo_id: str, create_pr: bool = True) -> str:
             return f"The card of {repo_id} says so already."
         added = {"README.md": text.encode("utf-8")}
         if (figure := outcome.folder / "figures" / "roc.png").is_file():
-            added[FIGURE] = figure.read_bytes()
+            added[FIGURE] = inside(outcome.folder, figure, LARGEST).read_bytes()
         message = "Add a membership inference audit to the model card"
         made = api.create_commit(
             repo_id, _additions(added), commit_message=message, create_pr=create_pr, parent_commit=head
@@ -68,7 +69,8 @@ def push_run(folder: Path, repo_id: str, private: bool = True, create_pr: bool =
 
     outcome, api = read_outcome(folder), _writing()
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    added: dict[str, bytes | Path] = {name: path for name, path in paths.items() if is_run_file(name)}
+    own = {name: path for name, path in paths.items() if is_run_file(name)}
+    added: dict[str, bytes | Path] = {name: inside(folder, path, LARGEST) for name, path in own.items()}
     added |= published(folder).files
     with hub_errors(repo_id):
         if not create_pr:

@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-import yaml
-
 from hf_mia.audits.played import PROVENANCE, verdict
 from hf_mia.audits.remarks import read_remarks
-from hf_mia.config import check_name
+from hf_mia.config import LONGEST, check_name, read_yaml
 from hf_mia.reports.estimates import Estimate
 from hf_mia.reports.report import Report, ReportDict
+from hf_mia.storage.foreign import inside
 
 LARGEST = 256 * 2**20  # bytes of a report.json: some million units
-LONGEST = 2**20  # characters of a config.yaml
 
 Json = Mapping[str, object]
 
@@ -60,8 +58,7 @@ def read_outcome(folder: Path) -> Outcome:
     path = folder / "report.json"
     if not path.is_file():
         raise ValueError(f"{folder} holds no report.json: give a folder that `hf-mia audit` wrote.")
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} is {path.stat().st_size:,} bytes, and at most {LARGEST:,} are read.")
+    inside(folder, path, LARGEST)
     try:
         found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         return _outcome(folder, _mapping(found, "it"), _config(folder))
@@ -141,13 +138,7 @@ def _close(said: object, computed: float | None) -> bool:
 
 
 def _config(folder: Path) -> Json:
-    try:
-        text = (folder / "config.yaml").read_text(encoding="utf-8")
-        if len(text) > LONGEST or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ValueError(f"config.yaml is over {LONGEST:,} characters long, or refers to itself.")
-        return _mapping(yaml.safe_load(text), "config.yaml")
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"config.yaml cannot be read ({' '.join(str(error).split())}).") from error
+    return read_yaml(inside(folder, folder / "config.yaml", LONGEST))
 
 
 def _mapping(value: object, where: str) -> Json:

@@ -21,24 +21,14 @@ from hf_mia.queries.calibration import FOLDER, LEARNT, Calibration
 from hf_mia.queries.keeping import MANIFEST, MODELS, shadow_name
 from hf_mia.queries.learnt import Array
 from hf_mia.reports.report import Report
+from hf_mia.storage.foreign import TABLE, check_columns, inside
 
 TEXT = 1 << 20  # bytes of config.yaml and query.json
 REPORT = 1 << 28
-TABLE = 1 << 30  # bytes of a Parquet or safetensors file
-NUMBERS = 1 << 27  # values of a column once it is unpacked, a gigabyte
 WEIGHTS = 1 << 37  # bytes of a model's file
 KEY = re.compile(r"[0-9a-f]{32}")
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, MemoryError)
 AGAIN = "Run the same `hf-mia audit` again: it trains nothing that the cache has, and writes the folder anew."
-
-
-class _Plain(Loader):
-    """The safe loader without aliases, by which a few lines can unfold to gigabytes."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it holds an alias (*name), which a resolved config has no use for")
-        return super().compose_node(parent, index)
 
 
 @dataclass(frozen=True)
@@ -170,7 +160,7 @@ def _table(folder: Path, *parts: str) -> Evidence:
     for one in (path, *beside):
         inside(folder, one, TABLE)
         with _reading(one):
-            _check_columns(one)
+            check_columns(one)
     with _reading(path):
         evidence = read_evidence(path)
         if len(set(evidence.names)) != len(evidence.names) or evidence.features.ndim != 2:
@@ -180,20 +170,9 @@ def _table(folder: Path, *parts: str) -> Evidence:
         return evidence
 
 
-def inside(folder: Path, path: Path, most: int) -> Path:
-    """The path of a file, if it is a plain one inside of the folder and of at most so many bytes; else a ValueError."""
-    if not path.resolve().is_relative_to(folder.resolve()) or path.is_symlink():
-        raise ValueError(f"{path} leads out of the run folder: nothing outside of it is read. Copy the file itself.")
-    if not path.is_file():
-        raise ValueError(f"{path} is no file of the run folder. {AGAIN}")
-    if (size := path.stat().st_size) > most:
-        raise ValueError(f"{path} has {size:,} bytes, and at most {most:,} are read: this is no file of a run.")
-    return path
-
-
 def _experiment(path: Path) -> Experiment:
     with _reading(path):
-        content = yaml.load(path.read_text(encoding="utf-8"), _Plain)  # noqa: S506  a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506  a SafeLoader
         if not isinstance(content, dict):
             _damaged(path, "it must hold fields and values")
         return parsed(content)
@@ -213,24 +192,6 @@ def _place(told: object) -> Place:
     if not (isinstance(key, str) and KEY.fullmatch(key) and (cached is None or KEY.fullmatch(cached))):
         raise ValueError(f"a key must be 32 hexadecimal digits, not {key!r} or {cached!r}")
     return Place(key, cached)
-
-
-def _check_columns(path: Path) -> None:
-    """ValueError unless a Parquet file has the columns of evidence, and unpacks to a bounded number of values."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        schema, meta = file.schema_arrow, file.metadata
-        wanted = {"unit": (pa.string(),), "member": (pa.float64(),), "features": (pa.list_(pa.float64()),)}
-        for name, kinds in wanted.items():
-            if name not in schema.names or schema.field(name).type not in kinds:
-                raise ValueError(f"its column {name!r} must hold {kinds[0]}")
-        groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
-        if max((sum(g.column(i).num_values for g in groups) for i in range(meta.num_columns)), default=0) > NUMBERS:
-            raise ValueError(f"it unpacks to more than {NUMBERS:,} numbers")
-        if sum(group.total_byte_size for group in groups) > TABLE:
-            raise ValueError(f"it unpacks to more than {TABLE:,} bytes")
 
 
 def _same(found: list[Evidence], attack: str) -> list[Evidence]:

@@ -204,7 +204,7 @@ class FromConfig(CausalLM):
         from transformers import AutoModelForCausalLM
 
         config, _ = blueprint(self.model, self.revision)
-        return cast("PreTrainedModel", AutoModelForCausalLM.from_config(config))
+        return cast("PreTrainedModel", AutoModelForCausalLM.from_config(config, trust_remote_code=False))
 
 
 def windows(records: Dataset, processor: PreTrainedTokenizerBase, window: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from reprlib import repr as shortened
 from typing import cast
 
 import numpy as np
@@ -38,10 +39,14 @@ def membership_inference(
     values, truth = numbers("scores", scores, MISSING).astype(np.float64), members("member", member)
     if isinstance(fpr, (int, float)):
         raise ValueError(f"fpr: must be a list of rates, not {fpr}. Write [{fpr}].")
+    if not isinstance(fpr, (Sequence, np.ndarray)):
+        raise ValueError(f"fpr: must be a list of rates, not {shortened(fpr)}. Write [0.01].")
+    rates = tuple(number("fpr", rate) for rate in fpr)
+    cut = None if threshold is None else number("threshold", threshold)
     if len(values) == 0:
         raise ValueError("scores: there are none. Give one score a unit, and at least two units of each class.")
     units = cast("tuple[str, ...]", tuple(range(len(values))))  # a million strings would take half of the time
-    return flat(Report("membership_inference", values, truth, units, threshold, tuple(fpr), confidence))
+    return flat(Report("membership_inference", values, truth, units, cut, rates, number("confidence", confidence)))
 
 
 def flat(report: Report) -> dict[str, float]:
@@ -64,12 +69,25 @@ def flat(report: Report) -> dict[str, float]:
 
 def numbers(name: str, given: object, way_out: str) -> npt.NDArray[np.generic]:
     """Numbers as an array, else a ValueError: numpy would take '0.5' for a number, and None for NaN."""
-    values = np.asarray(given)
+    try:
+        values = np.asarray(given)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{name}: must be a list of numbers, one a unit, and not lists in it ({error}).") from error
     if values.ndim == 0:
-        raise ValueError(f"{name}: must be a list, one number a unit, not {given!r}.")
+        raise ValueError(f"{name}: must be a list, one number a unit, not {shortened(given)}.")
     if values.size and values.dtype.kind not in "biuf":
         raise ValueError(f"{name}: must be numbers, but {_stranger(values)}. {way_out}")
     return values
+
+
+def number(name: str, given: object) -> float:
+    """A single number, else a ValueError: Python would take True for one, and compare no text with any."""
+    if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, float, np.integer, np.floating)):
+        raise ValueError(f"{name}: must be a number, not {shortened(given)}.")
+    try:
+        return float(given)
+    except OverflowError as error:
+        raise ValueError(f"{name}: must be a number that float64 holds ({error}).") from error
 
 
 def members(name: str, given: object) -> Bools:
@@ -87,5 +105,7 @@ def members(name: str, given: object) -> Bools:
 def _stranger(values: npt.NDArray[np.generic]) -> str:
     """The first that is no number, and where."""
     found = enumerate(values.ravel().tolist())
-    strangers = (f"position {i} holds {value!r}" for i, value in found if not isinstance(value, (bool, int, float)))
+    strangers = (
+        f"position {i} holds {shortened(value)}" for i, value in found if not isinstance(value, (bool, int, float))
+    )
     return next(strangers, f"they are {values.dtype}")

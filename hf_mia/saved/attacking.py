@@ -50,12 +50,11 @@ class Saved:
 
             pq.write_table(self._table(), temporary, compression="zstd")
         else:
-            kept = {"logits": self.logits, "labels": self.labels, "member": self.member}
-            with temporary.open("wb") as file:
-                if self.units is None:
-                    np.savez_compressed(file, allow_pickle=False, **kept)
-                else:
-                    np.savez_compressed(file, allow_pickle=False, units=np.array(self.units, dtype=np.str_), **kept)
+            kept: dict[str, np.ndarray] = {"logits": self.logits, "labels": self.labels, "member": self.member}
+            if self.units is not None:
+                kept["units"] = np.array(self.units, dtype=np.str_)
+            with temporary.open("wb") as file:  # numbers and strings: numpy 2.0 takes no `allow_pickle` here
+                np.savez_compressed(file, **kept)  # type: ignore[arg-type]
         temporary.replace(path)
 
     def _table(self) -> pa.Table:

@@ -290,8 +290,8 @@ def test_what_is_no_run_is_not_pushed(hub: Hub, user: Client, tmp_path: Path) ->
     [
         ("report.json", None, "holds no report.json: name a dataset that `hf-mia push` wrote"),
         ("report.json", b"{}", "is not what `hf-mia audit` writes"),
-        ("config.yaml", None, "config.yaml cannot be read"),
-        ("config.yaml", b"!!python/object/apply:os.system [ls]", "config.yaml cannot be read"),
+        ("config.yaml", None, "config.yaml is no file of the run folder"),
+        ("config.yaml", b"!!python/object/apply:os.system [ls]", "config.yaml could not be read"),
         ("evidence/reference/target.parquet", None, "holds no evidence of 'reference'"),
         ("evidence/reference/target.parquet", b"\x80\x04pickle", "is not Parquet"),
     ],

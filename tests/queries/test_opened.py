@@ -18,6 +18,7 @@ from hf_mia.queries import opened as module
 from hf_mia.queries.calibration import LEARNT
 from hf_mia.queries.opened import opened
 from hf_mia.queries.query import query, user
+from hf_mia.storage import foreign
 
 Change = Callable[[Path], object]
 OUTSIDE = "leads out of the run folder"
@@ -156,7 +157,7 @@ def test_a_linked_folder_of_models_is_refused(copy: Path, tmp_path: Path) -> Non
 
 def test_a_file_that_unpacks_to_gigabytes_is_refused_before(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A constant column of a hundred million numbers packs to almost nothing."""
-    monkeypatch.setattr(module, "NUMBERS", 1000)
+    monkeypatch.setattr(foreign, "NUMBERS", 1000)
     rows = pa.array([[0.0] * 100] * 32)
     pq.write_table(pq.read_table(copy / SHADOW).set_column(2, "features", rows), copy / SHADOW, compression="zstd")
     assert (copy / SHADOW).stat().st_size < 3000
