@@ -9,7 +9,7 @@ import gradio as gr
 
 from hf_mia.app.shelf import Shelf
 
-NARROW = 240  # pixels; fields that would be narrower stand below each other
+NARROW = 200  # pixels; fields that would be narrower stand below each other
 HOW, FPR = "How its answers are judged", "The chance that a non-member is called a member"
 
 
