@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import numpy as np
 
 from hf_mia.collate import Collate, Item
 from hf_mia.core import Answers, Model, Probe
+from hf_mia.models.placing import Room, begins, placed, scarce
 from hf_mia.progress import Check, bar, on
 from hf_mia.storage.keys import content_key, records_key
 from hf_mia.storage.shards import Shards, answers_in, intact, write
@@ -30,8 +31,9 @@ class Runner:
 
     `chunk` records are the unit of work: one process computes a chunk whole, in batches of about `tokens` padded
     positions sorted by length, so the answers do not depend on the number of processes, and a run that was killed
-    goes on with the chunks that are missing or damaged. Calling the runner is `hf_mia.core.Ask`. Before every batch
-    `check` says whether to go on, and raises if not.
+    goes on with the chunks that are missing or damaged. Where memory does not suffice for a batch, it is halved until
+    it fits, and those that follow are made no larger, so `tokens` may be more than fits. Before every batch `check`
+    says whether to go on, and raises if not. Calling the runner is `hf_mia.core.Ask`.
     """
 
     cache: Path
@@ -66,18 +68,23 @@ class Runner:
         missing = [i for i, there in enumerate(whole) if not there]  # as the first saw it: another run may be at work
         own = missing[state.process_index :: state.num_processes]
         if own:
-            collate = probe.through(model.collate)
-            columns = records.select_columns(list(collate.columns))
-            module = model.load().to(state.device).eval()
-            with bar(f"asking {model.name}", position=state.process_index) as progress:
-                for done, i in enumerate(own):
-                    rows = columns[i * self.chunk : (i + 1) * self.chunk]
-                    items = collate.encode(rows)
-                    answers = _answer(module, collate, probe, items, state.device, self.tokens, self.check)
-                    size = min(self.chunk, len(records) - i * self.chunk)
-                    write(_table(answers, items, size), shards.paths[i])
-                    progress(done + 1, len(own), "chunks")
+            self._ask(model, probe, records, {i: shards.paths[i] for i in own}, state)
         state.wait_for_everyone()
+
+    def _ask(
+        self, model: Model, probe: Probe, records: Dataset, places: Mapping[int, Path], state: Accelerator
+    ) -> None:
+        """Ask about some chunks, by number, and write each to its place."""
+        collate, room = probe.through(model.collate), Room(self.tokens)
+        columns = records.select_columns(list(collate.columns))
+        module = model.load().eval()
+        position = state.process_index
+        with placed(module, state.device, model.name) as device, bar(f"asking {model.name}", position) as progress:
+            for done, (i, path) in enumerate(places.items()):
+                items = collate.encode(columns[i * self.chunk : (i + 1) * self.chunk])
+                answers = _answer(module, collate, probe, items, device, room, self.check)
+                write(_table(answers, items, min(self.chunk, len(records) - i * self.chunk)), path)
+                progress(done + 1, len(places), "chunks")
 
 
 def answers_of(
@@ -93,14 +100,12 @@ def answers_of(
 
     Before every batch `check` says whether to go on.
     """
-    import torch
-
-    device = next((weights.device for weights in module.parameters()), torch.device("cpu"))
+    device, room = begins(module), Room(tokens)
     collate = probe.through(collate)
     columns = records.select_columns(list(collate.columns))
     for start in range(0, len(records), chunk):
         items = collate.encode(columns[start : start + chunk])
-        answers = _answer(module, collate, probe, items, device, tokens, check)
+        answers = _answer(module, collate, probe, items, device, room, check)
         yield answers_in(_table(answers, items, min(chunk, len(records) - start)))
 
 
@@ -110,7 +115,7 @@ def _answer(
     probe: Probe,
     items: Sequence[Item],
     device: torch.device,
-    tokens: int,
+    room: Room,
     check: Check,
 ) -> dict[str, pa.ListArray]:
     """Each item's answers, in the items' order, asked in batches of items of like length."""
@@ -119,9 +124,9 @@ def _answer(
     sizes = np.array([item.size for item in items], dtype=np.int64)
     order = np.argsort(sizes, kind="stable")
     answers: dict[str, list[pa.ListArray]] = {}
-    for rows in _batches(order.tolist(), sizes.tolist(), tokens):
+    for rows in _batches(order.tolist(), sizes.tolist(), room):
         check()
-        for found in _observed(module, collate, probe, [items[i] for i in rows], device):
+        for found in _observed(module, collate, probe, [items[i] for i in rows], device, room):
             for name, lists in found.items():
                 answers.setdefault(name, []).append(lists)
     back = np.argsort(order)
@@ -129,7 +134,7 @@ def _answer(
 
 
 def _observed(
-    module: torch.nn.Module, collate: Collate, probe: Probe, items: Sequence[Item], device: torch.device
+    module: torch.nn.Module, collate: Collate, probe: Probe, items: Sequence[Item], device: torch.device, room: Room
 ) -> Iterator[dict[str, pa.ListArray]]:
     """The answers about a batch of items; where memory does not suffice, about one half of it, then about the other."""
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -139,25 +144,26 @@ def _observed(
         found = probe.observe(module, batch)
         scored = found.pop("scored", batch.get("scored"))
         whole = {name: _lists(tensor, scored) for name, tensor in found.items()}
-    except RuntimeError as error:
-        if len(items) == 1 or not should_reduce_batch_size(error):
+    except (RuntimeError, MemoryError) as error:
+        if len(items) == 1 or not (scarce(error) or should_reduce_batch_size(error)):
             raise
         whole = None
     if whole is not None:
         yield whole
         return
+    room.shrink(len(items) * max(item.size for item in items))
     clear_device_cache()  # out of the handler, where the error would hold the tensors that did not fit
     for half in (items[: len(items) // 2], items[len(items) // 2 :]):
-        yield from _observed(module, collate, probe, half, device)
+        yield from _observed(module, collate, probe, half, device, room)
 
 
-def _batches(order: Sequence[int], sizes: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Consecutive runs of `order`, sizes ascending: at most `tokens` positions, at most `PADDING` of them padding."""
+def _batches(order: Sequence[int], sizes: Sequence[int], room: Room) -> Iterator[list[int]]:
+    """Consecutive runs of `order`, sizes ascending: positions that there is room for, few of them padding."""
     batch: list[int] = []
     filled = 0
     for i in order:
         positions = (len(batch) + 1) * sizes[i]
-        if batch and (positions > tokens or filled + sizes[i] < (1 - PADDING) * positions):
+        if batch and (positions > room.positions or filled + sizes[i] < (1 - PADDING) * positions):
             yield batch
             batch, filled = [], 0
         batch.append(i)

@@ -46,7 +46,7 @@ ALLOWED = {  # what a part may import from the package, bottom first: the pictur
     "controls": {"core", "models", "reports"},
     "data": {"controls", "core", "models", "probes", "reports", "signals", "storage"},
     "recipes": {"architectures", "collate", "core", "models", "probes", "storage"},
-    "runner": {"collate", "core", "progress", "storage"},
+    "runner": {"collate", "core", "models", "progress", "storage"},
     "shadows": {"core", "progress", "recipes", "storage"},
     "services": {"collate", "core", "models", "papers", "probes", "progress", "runner", "storage"},
     "console": {"services"},

@@ -175,6 +175,46 @@ def test_where_memory_does_not_suffice_batches_are_halved(
         Runner(tmp_path / "c")(model, Scarce("another fault"), small_pool.records)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")])
+def test_memory_that_ends_near_the_end_aborts_nothing(
+    model: Model, small_pool: Pool, tmp_path: Path, error: Exception
+) -> None:
+    """In the second half nothing above one row fits: every answer is there, and few batches are tried in vain."""
+    sizes: list[int] = []
+    failed: list[int] = []
+
+    @dataclass(frozen=True)
+    class Late(Probe):
+        def observe(self, module: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+            rows = len(batch["input_ids"])
+            sizes.append(rows)
+            if sum(sizes) > 30 and rows > 1:
+                failed.append(rows)
+                raise error
+            return Tokens().observe(module, batch)
+
+    expected = rows_of(Runner(tmp_path / "a", chunk=16)(model, Tokens(), small_pool.records))
+    same(rows_of(Runner(tmp_path / "b", chunk=16)(model, Late(), small_pool.records)), expected, 1e-5)
+    assert 0 < len(failed) <= 4  # each halves what the batches behind it may hold
+    assert sizes[-16:] == [1] * 16  # the last chunk is asked about as it fits
+
+
+def test_a_model_leaves_the_device_when_it_is_done(model: Model, small_pool: Pool, tmp_path: Path) -> None:
+    """Whatever happens, and one that must not be moved is not."""
+    sent: list[str] = []
+    module = model.load()
+    module.to = lambda device: sent.append(str(device))  # type: ignore[assignment, method-assign]
+    kept = replace(model, load=lambda: module)
+    Runner(tmp_path / "a")(kept, Tokens(), small_pool.records)
+    assert sent == ["cpu", "cpu"]  # to the device, and back
+    with pytest.raises(RuntimeError, match="another fault"):
+        Runner(tmp_path / "b")(kept, Scarce("another fault"), small_pool.records)
+    assert sent == ["cpu"] * 4
+    module.hf_device_map = {"": "cpu"}
+    Runner(tmp_path / "c")(kept, Tokens(), small_pool.records)
+    assert sent == ["cpu"] * 4
+
+
 def test_no_flipped_bit_is_ever_served(model: Model, tmp_path: Path) -> None:
     """Every byte of a small shard: a flipped bit is found, or does not change what is read."""
     path = Runner(tmp_path, chunk=2)(model, Tokens(), pool(2, 1, 1).records).paths[0]

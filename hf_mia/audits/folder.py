@@ -87,8 +87,11 @@ def write_evidence(evidence: Evidence, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    units, width = evidence.features.shape
+    ends = pa.array(np.arange(units + 1) * width, pa.int32())
+    features = pa.ListArray.from_arrays(ends, evidence.features.astype(np.float64, copy=False).ravel())
     member = pa.array(evidence.member, mask=np.isnan(evidence.member))
-    columns = {"unit": list(evidence.names), "member": member, "features": list(evidence.features)}
+    columns = {"unit": pa.array(evidence.names, pa.string()), "member": member, "features": features}
     columns |= {} if evidence.group is None else {"group": evidence.group}
     pq.write_table(pa.table(columns), path, compression="zstd")
     for number, reference in enumerate(evidence.references, 1):
@@ -96,11 +99,15 @@ def write_evidence(evidence: Evidence, path: Path) -> None:
 
 
 def read_evidence(path: Path) -> Evidence:
-    """The evidence that a run folder holds, with the references that stand beside it."""
+    """The evidence that a run folder holds, with the references that stand beside it; the files are mapped."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
-    features = np.array(table["features"].to_pylist(), dtype=np.float64)
+    table = pq.read_table(path, memory_map=True)
+    lists = table["features"].combine_chunks()
+    sizes = np.diff(lists.offsets.to_numpy())
+    if len(sizes) == 0 or lists.null_count or sizes.min() != sizes.max():
+        raise ValueError(f"{path} must hold as many features of each unit, but holds {np.unique(sizes)[:5].tolist()}.")
+    features = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(sizes), -1)
     member = table["member"].fill_null(float("nan")).to_numpy()
     beside = sorted(path.parent.glob(f"{path.stem}.reference-*.parquet"))
     references = tuple(read_evidence(reference) for reference in beside)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from hf_mia.core import Model
 from hf_mia.data import Data
 from hf_mia.models.checkpoints import base_model, folder_of
+from hf_mia.models.loading import Dtype, Loading, Quantization
 from hf_mia.services.endpoints import CONTINUE, Chat, Completions, Endpoint, TextGeneration
 from hf_mia.services.terms import Access, Budget, Manners
 
@@ -42,6 +43,10 @@ class Elsewhere(ABC):
     def load(self, data: Data, records: Dataset, cache: Path) -> Model:
         """The model, as the data's records are put to it; ValueError where there is none."""
 
+    def opened(self, data: Data, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
+        """A saved model, of a folder or Hub id, in the way in which the target is loaded."""
+        return data.model(source, revision, records)
+
     def tuned_from(self) -> str | None:
         """Where the reference is; ValueError where that cannot be told."""
         if self.reference == "auto":
@@ -56,7 +61,7 @@ class Elsewhere(ABC):
         source = self.tuned_from()
         if source is None:
             return None
-        found = data.model(source, None, records)
+        found = self.opened(data, source, None, records)
         if found.key == own.key:
             raise ValueError(
                 f"target.reference is {source!r}, which has the target's own weights, so nothing would tell them "
@@ -67,14 +72,24 @@ class Elsewhere(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Elsewhere):
-    """A saved model, by folder or Hub id; its `reference` is `auto`, what the model's card names as `base_model`."""
+    """A saved model, by folder or Hub id; its `reference` is `auto`, what the model's card names as `base_model`.
+
+    `device_map`, `quantization` and `dtype` are for large language models, as `models.loading.Loading` says, and hold for
+    the reference too.
+    """
 
     model: str = ""
     revision: str | None = None
     reference: str | None = "auto"
+    device_map: str | None = None
+    quantization: Quantization | None = None
+    dtype: Dtype | None = None
 
     def load(self, data: Data, records: Dataset, cache: Path) -> Model:
-        return data.model(self.model, self.revision, records)
+        return self.opened(data, self.model, self.revision, records)
+
+    def opened(self, data: Data, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
+        return data.loaded(source, revision, records, Loading(self.device_map, self.quantization, self.dtype))
 
     def tuned_from(self) -> str | None:
         if self.reference != "auto":

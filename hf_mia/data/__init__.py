@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from hf_mia.core import Ask, Booleans, Floats, Game, Integers, Model, Pool, Probe
+from hf_mia.data.sources import check_take, load
+from hf_mia.models.loading import Loading
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,6 +37,11 @@ class Data(ABC):
     A kind of data says what a `unit` is called, and, where a config names none, which attacks stand `beside` each
     other, by which `recipe` the target is trained, how many `shadows` there are, and which `controls` are run.
     `useful` is what a report calls the model's utility.
+
+    `take` keeps the first so many records. With `streaming` they are read off a stream, as `load_dataset` opens one,
+    once, and written to an Arrow file; of the data's files, those that hold them are fetched, and at most one more. An
+    embedded default is not streamed.
+    ValueError for `streaming` without a `take`, and for a take below 1.
     """
 
     columns: ClassVar[tuple[str, ...]]
@@ -48,6 +55,15 @@ class Data(ABC):
     name: str | None = None
     revision: str | None = None
     split: str = "train"
+    take: int | None = None
+    streaming: bool = False
+
+    def __post_init__(self) -> None:
+        check_take(self.take, self.streaming)
+
+    def rows(self) -> Dataset:
+        """The records as they come, all columns; ValueError where they cannot be loaded."""
+        return load(self.path, self.name, self.revision, self.split, self.take, self.streaming)
 
     @property
     def record(self) -> str:
@@ -65,6 +81,15 @@ class Data(ABC):
     @abstractmethod
     def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
         """A model that answers about such records, from a folder or the Hub; a classifier has the records' classes."""
+
+    def loaded(self, source: str | Path, revision: str | None, records: Dataset | None, loading: Loading) -> Model:
+        """As `model`, loaded in a way of its own; ValueError where such models are only loaded whole."""
+        if loading != Loading():
+            raise ValueError(
+                f"device_map, quantization and dtype are for language models, and {self.unit}s are put to others: set "
+                "all three to null."
+            )
+        return self.model(source, revision, records)
 
     @abstractmethod
     def takes(self, probe: Probe) -> bool:

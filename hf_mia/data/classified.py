@@ -14,7 +14,7 @@ from hf_mia.core import Ask, Booleans, Floats, Game, Integers, Model, Pool, Prob
 from hf_mia.data import Data, Portrait
 from hf_mia.data.classes import classes_of, frequent, once, refuse_shared, with_classes
 from hf_mia.data.images import DIGITS, Images, digits, first, images_of
-from hf_mia.data.sources import check_column, load, marked_rows
+from hf_mia.data.sources import check_column, marked_rows
 from hf_mia.data.texts import DOCSTRINGS
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class ClassifiedImages(Classified, Images):
     recipe: ClassVar[str] = "image-classifier"
 
     def load(self) -> Pool:
-        records = digits(self) if self.path == DIGITS else load(self.path, self.name, self.revision, self.split)
+        records = digits(self) if self.path == DIGITS else self.rows()
         labels, names = classes_of(records, self.label or "label")
         records = images_of(self, records)
         wanted = (labels >= 0) & (np.isin(labels, self.labels) if self.labels else True)
@@ -122,7 +122,7 @@ class ClassifiedTexts(Classified, Data):
 
     def _records(self) -> Dataset:
         if self.path != DOCSTRINGS:
-            return load(self.path, self.name, self.revision, self.split)
+            return self.rows()
         from hf_mia.data.docstrings import docstring_sentences
 
         found = docstring_sentences(300, 12)  # of so many modules; the package is the class
@@ -130,7 +130,7 @@ class ClassifiedTexts(Classified, Data):
         return found.remove_columns("user").add_column(self.label, packages)
 
     def marked(self, column: str) -> list[str]:
-        return marked_rows(load(self.path, self.name, self.revision, self.split), column)
+        return marked_rows(self.rows(), column)
 
     def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
         from hf_mia.models.classifiers import text_classifier

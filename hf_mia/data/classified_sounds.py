@@ -14,7 +14,7 @@ from hf_mia.core import Booleans, Floats, Model, Pool
 from hf_mia.data import Data
 from hf_mia.data.classes import classes_of, once, refuse_shared, with_classes
 from hf_mia.data.classified import Classified, names_of, unit_pool
-from hf_mia.data.sources import check_column, load, marked_rows
+from hf_mia.data.sources import check_column, marked_rows
 from hf_mia.storage.keys import encoded_content
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class ClassifiedSounds(Classified, Data):
     def load(self) -> Pool:
         if not self.path:
             raise ValueError("data.path must name the sounds, for there is no embedded default: a Hub id or a folder.")
-        records = load(self.path, self.name, self.revision, self.split)
+        records = self.rows()
         labels, names = classes_of(records, self.label)
         sounds = self._encoded(records)
         rows = once(digests(sounds), labels >= 0, "sound")
@@ -62,7 +62,7 @@ class ClassifiedSounds(Classified, Data):
         return sounds if self.audio == "audio" else sounds.rename_column(self.audio, "audio")
 
     def marked(self, column: str) -> list[str]:
-        return marked_rows(load(self.path, self.name, self.revision, self.split), column)
+        return marked_rows(self.rows(), column)
 
     def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
         from hf_mia.models.classifiers import audio_classifier

@@ -14,7 +14,7 @@ import numpy as np
 from hf_mia.core import Ask, Booleans, Floats, Game, Integers, Model, Pool, Probe
 from hf_mia.data import Data, Portrait
 from hf_mia.data.classes import once, refuse_shared
-from hf_mia.data.sources import check_column, load, marked_rows
+from hf_mia.data.sources import check_column, marked_rows
 from hf_mia.models.pixels import decode as decode
 from hf_mia.models.pixels import encoded, looks
 from hf_mia.models.pixels import overlap as overlap
@@ -58,7 +58,7 @@ class Images(Data):
         return load_images(self)
 
     def marked(self, column: str) -> list[str]:
-        return marked_rows(load(self.path, self.name, self.revision, self.split), column)
+        return marked_rows(self.rows(), column)
 
     def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
         from hf_mia.models.vision import encoder
@@ -116,7 +116,7 @@ def load_images(data: Images) -> Pool:
     is a non-member too, and so is a row without an image; both are said. Raises ValueError where a column is missing or
     of another kind, a file is missing, or nothing is left.
     """
-    records = digits(data) if data.path == DIGITS else load(data.path, data.name, data.revision, data.split)
+    records = digits(data) if data.path == DIGITS else data.rows()
     labels = _labels(data, records)
     records = images_of(data, records)
     every = np.ones(len(records), dtype=np.bool_)

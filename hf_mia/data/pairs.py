@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from hf_mia.core import Model
 from hf_mia.data.messages import django_messages
 from hf_mia.data.texts import Written
+from hf_mia.models.loading import Loading
 from hf_mia.models.pairs import check_prompt, pair_model
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Pairs(Written):
     target_language: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_prompt(self.prompt)
 
     @property
@@ -58,3 +60,6 @@ class Pairs(Written):
 
     def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
         return pair_model(source, revision, self.prompt, self.source_language, self.target_language)
+
+    def loaded(self, source: str | Path, revision: str | None, records: Dataset | None, loading: Loading) -> Model:
+        return pair_model(source, revision, self.prompt, self.source_language, self.target_language, loading)

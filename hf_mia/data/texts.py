@@ -13,7 +13,8 @@ import numpy as np
 from hf_mia.controls.dates import DATE, days, unit_days
 from hf_mia.core import Ask, Booleans, Floats, Game, Model, Pool, Probe
 from hf_mia.data import Data, Portrait
-from hf_mia.data.sources import ENCODING, check_column, load
+from hf_mia.data.sources import ENCODING, check_column
+from hf_mia.models.loading import Loading
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,7 +51,7 @@ class Written(Data):
 
     def opened(self) -> Dataset:
         """The records as they come, all columns."""
-        return load(self.path, self.name, self.revision, self.split)
+        return self.rows()
 
     @property
     def names(self) -> dict[str, str]:
@@ -117,6 +118,11 @@ class Texts(Written):
         from hf_mia.models.language import language_model
 
         return language_model(source, revision)
+
+    def loaded(self, source: str | Path, revision: str | None, records: Dataset | None, loading: Loading) -> Model:
+        from hf_mia.models.language import language_model
+
+        return language_model(source, revision, loading)
 
     def takes(self, probe: Probe) -> bool:
         from hf_mia.probes.continuations import Continuations

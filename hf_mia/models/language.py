@@ -14,6 +14,7 @@ import numpy as np
 from hf_mia.collate import Batch, Collate, Item, Values
 from hf_mia.core import Model
 from hf_mia.models.checkpoints import check_weights, configuration, folder_of, name_of
+from hf_mia.models.loading import WHOLE, Loading
 from hf_mia.storage.keys import folder_key
 
 if TYPE_CHECKING:
@@ -112,17 +113,20 @@ def filled(rows: Sequence[Values], value: int) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-def language_model(source: str | Path, revision: str | None = None) -> Model:
+def language_model(source: str | Path, revision: str | None = None, loading: Loading = WHOLE) -> Model:
     """A causal language model from a local folder or the Hub, as the auditor meets it.
 
-    Loads safetensors only and runs no code from the repository. Raises ValueError, with the way out, where the model
-    has no tokenizer, is an encoder, is an encoder-decoder, has pickled weights only, or wants remote code.
+    Loads safetensors only and runs no code from the repository. Raises ValueError, with the way out, where `loading`
+    takes a package that is not there, or the model has no tokenizer, is an encoder, is an encoder-decoder, has pickled
+    weights only, or wants remote code.
     """
+    loading.check()
     folder = folder_of(source, revision)
     config = _config(folder, str(source))
     check_weights(folder, str(source))
     collate = TextCollate(saved_tokenizer(folder, str(source)), context(config))
-    return Model(name_of(source, revision), folder_key(folder), collate, partial(_load, folder))
+    key = loading.key(folder_key(folder))
+    return Model(name_of(source, revision), key, collate, partial(_load, folder, loading))
 
 
 def blueprint(source: str | Path, revision: str | None = None) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
@@ -131,17 +135,15 @@ def blueprint(source: str | Path, revision: str | None = None) -> tuple[Pretrain
     return _config(folder, str(source)), saved_tokenizer(folder, str(source))
 
 
-def _load(folder: Path) -> PreTrainedModel:
-    import torch
+def _load(folder: Path, loading: Loading = WHOLE) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     import hf_mia.architectures.recurrent  # noqa: F401  registers our architecture with the Auto classes
 
-    dtype = "auto" if torch.cuda.is_available() else torch.float32
-    return cast(
-        "PreTrainedModel",
-        AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, dtype=dtype).eval(),
+    found = AutoModelForCausalLM.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=False, **loading.options()
     )
+    return cast("PreTrainedModel", found.eval())
 
 
 def _config(folder: Path, source: str) -> PretrainedConfig:

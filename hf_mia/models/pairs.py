@@ -14,6 +14,7 @@ from hf_mia.collate import Batch, Item
 from hf_mia.core import Model
 from hf_mia.models.checkpoints import check_weights, configuration, folder_of, name_of
 from hf_mia.models.language import TextCollate, _config, _load, compressed, context, filled, saved_tokenizer
+from hf_mia.models.loading import WHOLE, Loading
 from hf_mia.storage.keys import content_key, folder_key
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def pair_model(
     prompt: str | None = None,
     source_language: str | None = None,
     target_language: str | None = None,
+    loading: Loading = WHOLE,
 ) -> Model:
     """An encoder-decoder or a causal language model, from a local folder or the Hub, that is asked about targets.
 
@@ -158,12 +160,13 @@ def pair_model(
     repository. Raises ValueError, with the way out, as `language_model` does, and where a language is missing, unknown
     or of no use.
     """
+    loading.check()
     folder, name = folder_of(source, revision), str(source)
     config = configured(folder, name)
     check_weights(folder, name)
     collate = pair_collate(folder, name, config, prompt, source_language, target_language)
-    load = partial(_load_pairs if config.is_encoder_decoder else _load, folder)
-    key = content_key([folder_key(folder), prompt or "", source_language or "", target_language or ""])
+    load = partial(_load_pairs if config.is_encoder_decoder else _load, folder, loading)
+    key = content_key([loading.key(folder_key(folder)), prompt or "", source_language or "", target_language or ""])
     return Model(name_of(source, revision), key, collate, load)
 
 
@@ -238,14 +241,14 @@ def _speak(tokenizer: PreTrainedTokenizerBase, name: str, source: str | None, ta
         raise ValueError(f"model {name!r} has no code for {source!r} or {target!r}: codes are as its card names them.")
 
 
-def _load_pairs(folder: Path) -> PreTrainedModel:
-    import torch
+def _load_pairs(folder: Path, loading: Loading) -> PreTrainedModel:
     from transformers import AutoModelForSeq2SeqLM
 
     import hf_mia.architectures.seq2seq  # noqa: F401  registers our architecture with the Auto classes
 
-    dtype = "auto" if torch.cuda.is_available() else torch.float32
-    model = AutoModelForSeq2SeqLM.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, dtype=dtype)
+    model = AutoModelForSeq2SeqLM.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=False, **loading.options()
+    )
     model.config.use_cache = False  # nothing is generated
     return cast("PreTrainedModel", model.eval())
 

@@ -97,14 +97,14 @@ def _identity(logits: torch.Tensor) -> torch.Tensor:
 def _hidden(model: PreTrainedModel, inputs: Batch) -> torch.Tensor:
     """The last hidden states (rows, length, width) of a model without its head."""
     if model.base_model is not model:
-        return cast("torch.Tensor", model.base_model(**inputs).last_hidden_state)
+        return cast("torch.Tensor", model.base_model(**inputs).last_hidden_state).to(inputs["input_ids"].device)
     seen = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])  # as T5 has it
     answer = model.get_decoder()(
         input_ids=inputs["decoder_input_ids"],
         encoder_hidden_states=seen.last_hidden_state,
         encoder_attention_mask=inputs["attention_mask"],
     )
-    return cast("torch.Tensor", answer.last_hidden_state)
+    return cast("torch.Tensor", answer.last_hidden_state).to(inputs["input_ids"].device)  # of a model that is spread
 
 
 def _head(model: PreTrainedModel, sample: Batch, expected: torch.Tensor) -> Head | None:
@@ -135,8 +135,8 @@ class Output:
     bias: torch.Tensor | None
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        logits = self.layer(states if self.scale == 1 else states * self.scale)
-        return logits if self.bias is None else logits + self.bias
+        logits = self.layer(states if self.scale == 1 else states * self.scale).to(states.device)
+        return logits if self.bias is None else logits + self.bias.to(states.device)
 
 
 def _read(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

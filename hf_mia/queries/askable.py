@@ -43,8 +43,9 @@ def target(run: Run, given: str | Path | None = None, cache: Path | None = None)
             f"id by --model, or audit again with --keep above {LIMIT} megabytes."
         )
     revision = named.revision if named and source == named.model else None
-    trained = target.load(folder_of(source)) if isinstance(target, Recipe) else None  # with the recipe's own prompt
-    return _checked(trained or run.experiment.data.model(source, revision), run.target.key, run.name)
+    if isinstance(target, Recipe):
+        return _checked(target.load(folder_of(source)), run.target.key, run.name)  # with the recipe's own prompt
+    return _checked(target.opened(run.experiment.data, source, revision), run.target.key, run.name)
 
 
 def references(run: Run, attack: Attack, cache: Path | None = None) -> tuple[Model, ...]:

@@ -71,6 +71,10 @@ class LanguageRecipe(Recipe):
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The loss of logits (rows, length, V) for the next tokens (rows, length)."""
 
+    def weight(self, targets: torch.Tensor) -> float:
+        """What a loss is a mean of: how much a part of a batch counts. Its rows; tokens where the mean is over them."""
+        return len(targets)
+
     def train(
         self,
         records: Dataset,
@@ -188,6 +192,11 @@ class CausalLM(LanguageRecipe):
         from hf_mia.recipes.loop import averaged
 
         return averaged(logits, targets)
+
+    def weight(self, targets: torch.Tensor) -> float:
+        from hf_mia.recipes.loop import UNSCORED
+
+        return int((targets != UNSCORED).sum())
 
 
 @dataclass(frozen=True, kw_only=True)

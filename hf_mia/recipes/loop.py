@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,12 @@ from torch.nn.functional import cross_entropy
 
 from hf_mia.collate import Batch
 from hf_mia.recipes.checkpoint import restore, save
+from hf_mia.recipes.pieces import Pieces
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
+    from transformers.modeling_outputs import CausalLMOutput
 
     from hf_mia.recipes import Progress
     from hf_mia.recipes.language import LanguageRecipe
@@ -115,7 +118,8 @@ def fit(
     """Train the module in place on examples, from the last checkpoint in the folder if any.
 
     Every epoch draws its order and its dropout from (seed, epoch) alone, so a run that was killed and resumed ends with
-    the weights of one that was not.
+    the weights of one that was not. Where memory does not suffice for a batch, its gradient is summed in pieces, but
+    for models that several processes train together.
     """
     module.to(accelerator.device).train()
     optimizer = _optimizer(module, plan)
@@ -125,19 +129,19 @@ def fit(
     if plan.together and accelerator.num_processes > 1:
         answer = accelerator.prepare(answer)
     cast = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=on_gpu and plan.precision == "bf16")
-    steps = -(-len(examples) // plan.batch)
+    steps, pieces = -(-len(examples) // plan.batch), Pieces()
     for epoch in range(first, plan.epochs):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         torch.manual_seed(seed * 1_000_003 + epoch)
         for step, rows in enumerate(examples.batches(plan.batch, generator)):
             if plan.together and len(rows) >= accelerator.num_processes:
                 rows = rows[accelerator.process_index :: accelerator.num_processes]
-            inputs, targets = examples.batch(rows)
-            inputs = {name: tensor.to(accelerator.device) for name, tensor in inputs.items()}
-            with cast:
-                loss = plan.loss(answer(**inputs).logits, targets.to(accelerator.device))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            gradient = partial(_gradient, answer, examples, rows, plan, accelerator.device, cast)
+            if plan.together and accelerator.num_processes > 1:
+                optimizer.zero_grad()
+                gradient(rows)
+            else:
+                pieces.step(rows, optimizer.zero_grad, gradient)
             if plan.clip is not None:
                 torch.nn.utils.clip_grad_norm_(module.parameters(), plan.clip)
             optimizer.step()
@@ -146,6 +150,25 @@ def fit(
         if epoch + 1 < plan.epochs and (accelerator.is_main_process or not plan.together):
             save(folder, module, optimizer, epoch + 1)
     module.eval()
+
+
+def _gradient(
+    answer: Callable[..., CausalLMOutput],
+    examples: Examples,
+    whole: torch.Tensor,
+    plan: LanguageRecipe,
+    device: torch.device,
+    cast: torch.autocast,
+    rows: torch.Tensor,
+) -> None:
+    """Add the gradient of some rows of a whole batch: their part of its mean."""
+    inputs, targets = examples.batch(rows)
+    inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+    with cast:
+        loss = plan.loss(answer(**inputs).logits, targets.to(device))
+    if len(rows) < len(whole):
+        loss = loss * (plan.weight(targets) / plan.weight(examples.batch(whole)[1]))
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _optimizer(module: PreTrainedModel, plan: LanguageRecipe) -> torch.optim.Optimizer:

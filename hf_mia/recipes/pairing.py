@@ -203,6 +203,11 @@ class FineTunedPairs(PairRecipe):
 
         return averaged(logits, targets)
 
+    def weight(self, targets: torch.Tensor) -> float:
+        from hf_mia.recipes.loop import UNSCORED
+
+        return int((targets != UNSCORED).sum())
+
     def load(self, folder: Path) -> Model:
         return self._opened(folder)
 

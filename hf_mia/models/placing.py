@@ -1,0 +1,88 @@
+"""Where a module is while it is asked, and how much fits beside it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "not enough memory")  # as RuntimeErrors say it
+
+
+@dataclass
+class Room:
+    """How many positions a batch may have; it shrinks where memory does not suffice, and stays so for what follows."""
+
+    positions: int
+
+    def shrink(self, tried: int) -> None:
+        """No batch shall be larger than half of the one of `tried` positions, which did not fit."""
+        self.positions = max(1, min(self.positions, tried // 2))
+
+
+@contextmanager
+def placed(module: torch.nn.Module, device: torch.device, name: str) -> Iterator[torch.device]:
+    """The module on the device, and back where it was in the end; where its inputs go, which is that device.
+
+    One that transformers spread over devices or quantized stays where it is: its inputs go where it begins. Memory that
+    the device has kept is given back. RuntimeError, with the way out, where the module does not fit.
+    """
+    if stays(module):
+        place = begins(module)
+        try:
+            yield place
+        finally:
+            _emptied(place)
+        return
+    home = begins(module)
+    try:
+        module.to(device)
+    except (RuntimeError, MemoryError) as error:
+        module.to(home)
+        if not scarce(error):
+            raise
+        raise RuntimeError(
+            f"model {name!r} does not fit in the memory of {device} ({error}): set target.device_map to auto, which "
+            "spreads it, or target.quantization to 8bit or 4bit, which makes it smaller."
+        ) from error
+    try:
+        yield device
+    finally:
+        module.to(home)
+        _emptied(device)
+
+
+def stays(module: torch.nn.Module) -> bool:
+    """Whether a module, or one within it, must not be moved: it is spread over devices, or quantized."""
+    marks = ("hf_device_map", "is_quantized", "is_loaded_in_8bit", "is_loaded_in_4bit")
+    return any(getattr(inner, mark, None) for inner in module.modules() for mark in marks)
+
+
+def begins(module: torch.nn.Module) -> torch.device:
+    """Where a module's first weights are, of those that are in memory; the CPU for one that has none."""
+    import torch
+
+    return next((w.device for w in module.parameters() if w.device.type != "meta"), torch.device("cpu"))
+
+
+def scarce(error: BaseException) -> bool:
+    """Whether an error says that memory does not suffice, the CPU's or a device's."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in FULL)
+
+
+def _emptied(device: torch.device) -> None:
+    """Give back the memory that torch keeps of a device for later."""
+    import torch
+
+    gc.collect()  # hooks and modules hold each other
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
