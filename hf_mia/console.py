@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from hf_mia.launch.processes import failed
 from hf_mia.services.terms import BudgetSpent
 
 Cache = Annotated[Optional[Path], typer.Option(help="Where models and answers are kept; default: $HF_HOME/hf_mia.")]
@@ -31,9 +32,16 @@ def errors() -> Iterator[None]:
     """Bad input, a full disk, a spent budget and Ctrl-C end in one line that says what to do, not in a traceback."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        failed(stop)
         typer.echo("Stopped. What is done stays in the cache: run the same command to go on.", err=True)
         raise typer.Exit(130) from None
     except (ValueError, OSError, BudgetSpent) as error:
+        failed(error)
         typer.echo(f"hf-mia: {error}", err=True)
         raise typer.Exit(2) from error
+    except typer.Exit:
+        raise
+    except Exception as error:
+        failed(error)
+        raise

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from hf_mia.collate import Collate, Item
 from hf_mia.core import Answers, Model, Probe
+from hf_mia.launch.processes import agreed, joined, meet, settled, shared
 from hf_mia.models.placing import Room, begins, placed, scarce
 from hf_mia.progress import Check, bar, on
 from hf_mia.storage.keys import content_key, records_key
+from hf_mia.storage.leftovers import sweep, writing
 from hf_mia.storage.shards import Shards, answers_in, intact, write
 
 if TYPE_CHECKING:
@@ -49,27 +51,26 @@ class Runner:
         return self.seen[question][1]
 
     def _asked(self, model: Model, probe: Probe, records: Dataset) -> Shards:
-        from accelerate import Accelerator
-
-        state = Accelerator()  # a bare PartialState would not see the processes of a CPU launch
+        state = joined()  # a bare PartialState would not see the processes of a CPU launch
+        shared(self.cache)
         content, kind = records_key(records, model.collate.columns), type(model.collate).__name__
         parts = [model.key, kind, content, repr(probe), str(self.chunk), state.device.type]
         parts += [key for key in [probe.through(model.collate).stands_on()] if key]
         folder = self.cache / "answers" / content_key(parts)
+        agreed(folder.name, "ask another model, or about other records,")
         folder.mkdir(parents=True, exist_ok=True)
+        sweep(self.cache)
         shards = Shards(tuple(folder / f"{i:06d}.parquet" for i in range(-(-len(records) // self.chunk))))
         self._fill(model, probe, records, shards, state)
         return shards
 
     def _fill(self, model: Model, probe: Probe, records: Dataset, shards: Shards, state: Accelerator) -> None:
-        from accelerate.utils import broadcast_object_list
-
-        whole = broadcast_object_list([state.is_main_process and intact(path) for path in shards.paths])
-        missing = [i for i, there in enumerate(whole) if not there]  # as the first saw it: another run may be at work
+        first = [i for i, path in enumerate(shards.paths) if state.is_main_process and not intact(path)]
+        missing = cast(list[int], meet(first)[0])  # as the first saw it: another run may be at work
         own = missing[state.process_index :: state.num_processes]
         if own:
             self._ask(model, probe, records, {i: shards.paths[i] for i in own}, state)
-        state.wait_for_everyone()
+        settled(shards.paths)
 
     def _ask(
         self, model: Model, probe: Probe, records: Dataset, places: Mapping[int, Path], state: Accelerator
@@ -78,12 +79,16 @@ class Runner:
         collate, room = probe.through(model.collate), Room(self.tokens)
         columns = records.select_columns(list(collate.columns))
         module = model.load().eval()
-        position = state.process_index
-        with placed(module, state.device, model.name) as device, bar(f"asking {model.name}", position) as progress:
+        title, at = f"asking {model.name}", state.process_index
+        with (
+            writing(self.cache) as writer,
+            placed(module, state.device, model.name) as device,
+            bar(title, position=at) as progress,
+        ):
             for done, (i, path) in enumerate(places.items()):
                 items = collate.encode(columns[i * self.chunk : (i + 1) * self.chunk])
                 answers = _answer(module, collate, probe, items, device, room, self.check)
-                write(_table(answers, items, min(self.chunk, len(records) - i * self.chunk)), path)
+                write(_table(answers, items, min(self.chunk, len(records) - i * self.chunk)), path, writer)
                 progress(done + 1, len(places), "chunks")
 
 

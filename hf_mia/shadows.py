@@ -8,13 +8,13 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from hf_mia.core import Floats, Game, Integers, Model, Pool
+from hf_mia.launch.processes import agreed, joined, meet, settled, shared
 from hf_mia.progress import bar
 from hf_mia.storage.keys import content_key, folder_key, records_key
 from hf_mia.storage.locks import locked
@@ -127,10 +127,8 @@ def train(jobs: Sequence[Job], cache: Path) -> list[Path]:
     by side. A finished model appears in one rename; an interrupted one resumes from its last epoch; a damaged one is
     named in a warning and trained again. What another run trains is left to it as long as that one lives.
     """
-    from accelerate import Accelerator, InitProcessGroupKwargs
-
-    patient = InitProcessGroupKwargs(timeout=timedelta(days=7))  # others wait while one process trains
-    accelerator = Accelerator(kwargs_handlers=[patient])
+    accelerator = joined()
+    shared(cache)
     folders = [job.folder(cache) for job in jobs]
     wanted = {folder: job for job, folder in zip(jobs, folders, strict=True)}  # each model once
     missing = [(wanted[folder], folder) for folder in _lacking(list(wanted), accelerator)]
@@ -148,16 +146,16 @@ def train(jobs: Sequence[Job], cache: Path) -> list[Path]:
                 done += len(group)
             else:
                 busy.append(group)
-    accelerator.wait_for_everyone()
+    settled(folders)
     return folders
 
 
 def _lacking(folders: Sequence[Path], accelerator: Accelerator) -> list[Path]:
     """Those that hold no whole model, as the first process sees it: another run may put one there at any time."""
-    from accelerate.utils import broadcast_object_list
-
-    whole: list[bool] = broadcast_object_list([accelerator.is_main_process and _whole(one) for one in folders])
-    return [folder for folder, there in zip(folders, whole, strict=True) if not there]
+    agreed(content_key(folder.name for folder in folders), "train other models")
+    names = [folder.name for folder in folders if accelerator.is_main_process and not _whole(folder)]
+    missing = cast(list[str], meet(names)[0])
+    return [folder for folder in folders if folder.name in missing]
 
 
 def _whole(folder: Path) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+import trials
 import worlds
 from hypothesis import Phase, settings
 
@@ -139,6 +140,13 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory, gpt2_folder: Path) -
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in folder.glob("process-*")) == ["process-0-of-2", "process-1-of-2"]
     return folder
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[trials.Place, bytes, float]:
+    """A whole audit in a process of its own that nothing disturbed, its report, and the seconds it took."""
+    folder = tmp_path_factory.mktemp("trials")
+    return trials.undisturbed(trials.prepared(folder), folder / "whole")
 
 
 @pytest.fixture(scope="session")

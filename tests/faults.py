@@ -1,4 +1,4 @@
-"""Faults tried on a tiny audit, and what they cost: `python tests/faults.py --kills 20 --seed 0`.
+"""Faults tried on a tiny audit, and what they cost: `python tests/faults.py --kills 20 --seed 0 --scale`.
 
 Every audit runs in a process of its own, forked from one that has imported the libraries. A fault is survived if the
 audit, run again, ends with the report that an undisturbed run gave, byte for byte; what it `lost` are finished shards
@@ -8,146 +8,20 @@ and models that were made again though they were whole. Exit status 1 where any 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from multiprocessing.context import ForkServerProcess
+from dataclasses import replace
 from pathlib import Path
 
-TOKEN = "hf_" + "PlantedInTheEnvironment"  # in the environment of every audit
-LIMIT = 600.0  # seconds that an audit may take on a busy machine
-PRELOADED = [
-    "hf_mia.cli.main",
-    "hf_mia.audits.run",
-    "hf_mia.queries.calibration",
-    "hf_mia.audits.folder",
-    "hf_mia.queries.keeping",
-    "hf_mia.audits.table",
-]
-PRELOADED += ["hf_mia.cli.gate", "hf_mia.recipes.loop", "hf_mia.architectures.recurrent", "hf_mia.recipes.vocabulary"]
-PRELOADED += ["accelerate", "datasets", "transformers", "sklearn.svm", "torch.distributed", "pyarrow.parquet"]
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(PRELOADED)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an audit runs: its config, its cache, its run folder, and a log of all that it said."""
-
-    config: Path
-    folder: Path
-    log_file: Path
-
-    @classmethod
-    def at(cls, config: Path, folder: Path) -> Place:
-        """The log is beside the folder, on another disk where the folder is one."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        return cls(config, folder, config.parent / "logs" / f"{folder.name}.log")
-
-    @property
-    def cache(self) -> Path:
-        return self.folder / "cache"
-
-    @property
-    def report(self) -> bytes:
-        path = self.folder / "run" / "report.json"
-        return path.read_bytes() if path.exists() else b""
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
-
-    def whole(self) -> dict[Path, int]:
-        """The finished shards and models, and when each was written."""
-        found = [*self.cache.glob("answers/*/*.parquet"), *self.cache.glob("models/*/model.safetensors")]
-        return {path: path.stat().st_mtime_ns for path in found if ".unfinished" not in str(path)}
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One kind of fault: how often it was tried and survived, and how many whole things were made again."""
-
-    fault: str
-    tried: int
-    survived: int
-    lost: int = 0
-
-
-def _audit(place: Place, environment: Mapping[str, str]) -> None:
-    """What a process does: `hf-mia audit`, all it says into the log."""
-    os.environ.update({"HF_TOKEN": TOKEN, **environment})
-    with place.log_file.open("ab") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    import torch
-
-    from hf_mia.cli.main import app
-
-    torch.set_num_threads(1)
-    app(["audit", str(place.config), "--cache", str(place.cache), "--out", str(place.folder / "run")])
-
-
-def start(place: Place, environment: Mapping[str, str] | None = None) -> ForkServerProcess:
-    for folder in (place.folder, place.log_file.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    process = FORKS.Process(target=_audit, args=(place, dict(environment or {})), daemon=True)
-    process.start()
-    return process
-
-
-def ended(process: ForkServerProcess, limit: float = LIMIT) -> int | None:
-    """The exit status of an audit; None where it hung, and was killed."""
-    process.join(limit)
-    if process.exitcode is None:
-        process.kill()
-        process.join()
-        return None
-    return process.exitcode
-
-
-def finished(place: Place, expected: bytes) -> bool:
-    """Whether a run, or a rerun, ends well and with the expected report."""
-    return ended(start(place)) == 0 and place.report == expected
-
-
-def again(before: Mapping[Path, int], after: Mapping[Path, int]) -> int:
-    """How many of what was whole was made again, or is gone."""
-    return sum(after.get(path) != written for path, written in before.items())
-
-
-def prepared(folder: Path) -> Path:
-    """The config of an audit of a few seconds: a target and two shadows of 16 users, two attacks, one that compares."""
-    import worlds
-    import yaml
-
-    folder.mkdir(parents=True, exist_ok=True)
-    content = worlds.config(worlds.write(folder / "texts.parquet", 16), 16, epochs=8, shadows=2)
-    content |= {"attacks": ["mean-loss", "reference"], "controls": [], "fprs": [0.1]}
-    (folder / "config.yaml").write_text(yaml.safe_dump(content))
-    return folder / "config.yaml"
-
-
-def undisturbed(config: Path, folder: Path) -> tuple[Place, bytes, float]:
-    """A whole run, its report, and how long it took when all was imported."""
-    place = Place.at(config, folder)
-    begin = time.monotonic()
-    if ended(start(place)) != 0:
-        raise RuntimeError(f"the undisturbed audit failed:\n{place.log[-2000:]}")
-    first = time.monotonic() - begin
-    begin = time.monotonic()
-    other = Place.at(config, folder.with_name(f"{folder.name}-again"))
-    if not finished(other, place.report):
-        raise RuntimeError("two undisturbed audits differ")
-    return place, place.report, min(first, time.monotonic() - begin)
+from lost import launches
+from trials import Place, Tried, again, ended, finished, prepared, start, undisturbed
 
 
 def kills(config: Path, folder: Path, expected: bytes, takes: float, count: int, rng: random.Random) -> Tried:
@@ -163,7 +37,7 @@ def kills(config: Path, folder: Path, expected: bytes, takes: float, count: int,
             process.join()
             lost += again(before, place.whole())
         before = place.whole()
-        survived += row * finished(place, expected)
+        survived += row * (finished(place, expected) and not list(place.cache.rglob("*.tmp")))
         lost += again(before, place.whole())
         done += row
     return Tried("SIGKILL at a random moment", count, survived, lost)
@@ -228,37 +102,6 @@ def one_of_two_killed(config: Path, folder: Path, expected: bytes, takes: float)
     return Tried("one of two runs killed", 1, int(ended(second) == 0 and place.report == expected))
 
 
-def ranks(place: Place) -> list[ForkServerProcess]:
-    """Two processes of one launch, as `torchrun --nproc_per_node 2` starts them, without its agent."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    common |= {"ACCELERATE_USE_CPU": "1"}
-    return [start(place, {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
-
-
-def two_ranks(config: Path, folder: Path, expected: bytes) -> Tried:
-    place = Place.at(config, folder / "ranks")
-    good = [ended(process) == 0 for process in ranks(place)]
-    return Tried("two ranks of one launch", 1, int(all(good) and place.report == expected))
-
-
-def dead_rank(config: Path, folder: Path, expected: bytes, takes: float, dying: int) -> Tried:
-    """One rank is killed: the other stops within a minute, with an error; the rerun goes on from there."""
-    place = Place.at(config, folder / f"dead-rank-{dying}")
-    both = ranks(place)
-    time.sleep(takes / 2)
-    both[dying].kill()
-    both[dying].join()
-    status = ended(both[1 - dying], 60.0)
-    stopped = status is not None and (status != 0 or place.report == expected)
-    before = place.whole()
-    good = [ended(process) == 0 for process in ranks(place)]
-    survived = stopped and all(good) and place.report == expected
-    return Tried(f"rank {dying} of two killed", 1, int(survived), again(before, place.whole()))
-
-
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Callable[[], None]]:
     """A disk of `size` bytes; what is given makes it large. PermissionError where nothing may be mounted."""
@@ -300,6 +143,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scale", action="store_true", help="also run tests/scale.py, and show its ratios")
     given = parser.parse_args()
     rows: list[Tried] = []
 
@@ -317,14 +161,19 @@ def main() -> int:
             tell(damage(whole, folder, fault))
         tell(two_at_once(config, folder, expected))
         tell(one_of_two_killed(config, folder, expected, takes))
-        tell(two_ranks(config, folder, expected))
-        for rank in range(2):
-            tell(dead_rank(config, folder, expected, takes, rank))
+        for row in launches(config, folder, expected, takes):
+            tell(row)
         for share in (0.2, 0.5, 0.8):
             tell(full_disk(whole, folder, share))
         tell(kills(config, folder, expected, takes, given.kills, random.Random(given.seed)))
     print(table(rows))
-    return int(any(row.survived < row.tried or row.lost for row in rows))
+    scaled = scale() if given.scale else 0
+    return int(scaled != 0 or any(row.survived < row.tried or row.lost for row in rows))
+
+
+def scale() -> int:
+    """Run the program of scale, which prints its own table; its exit status."""
+    return subprocess.run([sys.executable, str(Path(__file__).with_name("scale.py"))], check=False).returncode
 
 
 if __name__ == "__main__":

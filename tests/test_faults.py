@@ -14,14 +14,9 @@ import pytest
 import yaml
 from PIL import Image
 from safetensors.torch import load
+from trials import TOKEN, Place
 
-Whole = tuple[faults.Place, bytes, float]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    folder = tmp_path_factory.mktemp("faults")
-    return faults.undisturbed(faults.prepared(folder), folder / "whole")
+Whole = tuple[Place, bytes, float]
 
 
 def test_an_audit_killed_thrice_ends_as_one_that_was_not(whole: Whole, tmp_path: Path) -> None:
@@ -44,7 +39,7 @@ def test_two_runs_on_one_cache_end_alike(whole: Whole, tmp_path: Path) -> None:
 
 def test_the_hubs_token_is_written_nowhere(whole: Whole) -> None:
     """In no log, output or file of a whole audit, of the cache either, though the environment held it."""
-    place, token = whole[0], faults.TOKEN.encode()
+    place, token = whole[0], TOKEN.encode()
     files = [path for path in [place.log_file, *place.folder.rglob("*")] if path.is_file()]
     assert len(files) > 30
     assert not [path for path in files if token in path.read_bytes()]

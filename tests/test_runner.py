@@ -154,7 +154,7 @@ def test_a_shard_of_another_version_is_asked_again_and_named(
     table = opened(path)
     with monkeypatch.context() as patch:
         patch.setattr("hf_mia.storage.shards.__version__", "0.0.9")
-        write(table, path)
+        write(table, path, "writer")
     with pytest.warns(UserWarning, match=rf"{path.name} of {path.parent.name} is of hf_mia 0\.0\.9 and is asked again"):
         shards = Runner(tmp_path, chunk=16)(model, Counted(), small_pool.records)
     assert Counted.asked == 60 + 16

@@ -74,8 +74,8 @@ class Elsewhere(ABC):
 class Checkpoint(Elsewhere):
     """A saved model, by folder or Hub id; its `reference` is `auto`, what the model's card names as `base_model`.
 
-    `device_map`, `quantization` and `dtype` are for large language models, as `models.loading.Loading` says, and hold for
-    the reference too.
+    `device_map`, `quantization` and `dtype` are for large language models, as `loading.Loading` says, and hold for the
+    reference too.
     """
 
     model: str = ""

@@ -11,6 +11,7 @@ import typer
 
 from hf_mia.cli.commands import add
 from hf_mia.console import AsJson, Cache, Out, errors, quiet
+from hf_mia.launch.processes import joined, launched, part
 from hf_mia.storage.keys import cache_folder
 
 if TYPE_CHECKING:
@@ -74,9 +75,12 @@ def audit(
 ) -> None:
     """Audit a model as a config describes it.
 
-    Exit status: 0 done, 1 a leak above the limit of --fail-above, 2 bad input, a spent budget, a figure unknown.
+    Exit status: 0 done, 1 a leak above the limit of --fail-above, 2 bad input, a spent budget, a figure unknown,
+    3 another process of the same launch failed.
     """
     with errors():
+        if launched():
+            joined()  # before anything can fail: the others hear of it
         from hf_mia.audits.experiment import experiment
         from hf_mia.cli.gate import limit
         from hf_mia.config import override, read_yaml
@@ -167,6 +171,7 @@ def run(
         limit.check(len(prepared.split.nonmembers))
     played = play(prepared, cache)
     asked = calibrations(played, Runner(cache))
+    part()
     if not PartialState().is_main_process:
         return
     name = content_key([str(out.resolve())])

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import numpy as np
 
@@ -43,11 +42,11 @@ class Shards:
             yield answers_in(opened(path))
 
 
-def write(table: pa.Table, path: Path) -> None:
-    """Write under another name, flush to the disk, rename: a shard is whole or absent. OSError where that fails."""
+def write(table: pa.Table, path: Path, writer: str) -> None:
+    """Write under a name of the writer's, flush to the disk, rename: whole or absent. OSError where that fails."""
     import pyarrow.parquet as pq
 
-    temporary = path.with_suffix(f".{uuid4().hex}.tmp")
+    temporary = path.with_suffix(f".{writer}.tmp")
     try:
         with temporary.open("wb") as file:
             about = {DIGEST: _digest(table), VERSION: __version__}

@@ -1,0 +1,75 @@
+"""What a killed process left half written goes with the next run; what a living one is writing stays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hf_mia.core import Pool
+from hf_mia.models.language import language_model
+from hf_mia.probes.tokens import Tokens
+from hf_mia.runner import Runner
+from hf_mia.storage.leftovers import sweep, writing
+
+WRITER = """
+import sys
+from pathlib import Path
+from hf_mia.storage.leftovers import writing
+with writing(Path(sys.argv[1])) as name:
+    folder = Path(sys.argv[1]) / "answers" / "key"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"000000.{name}.tmp").write_text("half")
+    print("at it", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def writer(cache: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has half written a shard, and is at it until it is killed."""
+    command = [sys.executable, "-c", WRITER, str(cache)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at it\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_only_what_the_dead_left_is_taken_away(tmp_path: Path) -> None:
+    with writer(tmp_path) as dead, writer(tmp_path):
+        dead.kill()
+        dead.wait()
+        assert len(list(tmp_path.rglob("*.tmp"))) == len(list(tmp_path.rglob("*.lock"))) == 2
+        sweep(tmp_path)
+        (left,) = tmp_path.rglob("*.tmp")
+        (lock,) = tmp_path.rglob("*.lock")
+        assert lock.stem in left.name
+    sweep(tmp_path)
+    assert not [*tmp_path.rglob("*.tmp"), *tmp_path.rglob("*.lock")]
+
+
+def test_who_ends_well_leaves_no_lock(tmp_path: Path) -> None:
+    with writing(tmp_path) as one, writing(tmp_path) as other:
+        assert one != other
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_asking_takes_leftovers_away(gpt2_folder: Path, small_pool: Pool, tmp_path: Path) -> None:
+    with writer(tmp_path):
+        pass
+    assert list(tmp_path.rglob("*.tmp"))
+    Runner(tmp_path)(language_model(gpt2_folder), Tokens(), small_pool.records)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_what_fails_to_be_written_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full"), writing(tmp_path):
+        raise OSError("full")
+    assert not list(tmp_path.rglob("*.lock"))
