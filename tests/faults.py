@@ -131,9 +131,9 @@ def full_disk(whole: Place, folder: Path, share: float) -> Tried:
 
 
 def table(rows: list[Tried]) -> str:
-    lines = [f"{'fault':50} {'tried':>6} {'survived':>9} {'lost':>5}"]
+    lines = [f"{'fault':60} {'tried':>6} {'survived':>9} {'lost':>5}"]
     total = replace(rows[0], fault="all", **{name: sum(getattr(row, name) for row in rows) for name in COUNTS})
-    return "\n".join([*lines, *(f"{r.fault:50} {r.tried:6} {r.survived:9} {r.lost:5}" for r in [*rows, total])])
+    return "\n".join([*lines, *(f"{r.fault:60} {r.tried:6} {r.survived:9} {r.lost:5}" for r in [*rows, total])])
 
 
 COUNTS = ("tried", "survived", "lost")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import shutil
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,9 +42,9 @@ class Cast:
     ask: Ask
     precision: type
 
-    def __call__(self, model: Model, probe: Probe, records: Dataset) -> Iterator[Answers]:
-        for chunk in self.ask(model, probe, records):
-            yield {name: self._cast(column) for name, column in chunk.items()}
+    def __call__(self, model: Model, probe: Probe, records: Dataset) -> list[Answers]:
+        asked = self.ask(model, probe, records)
+        return [{name: self._cast(column) for name, column in chunk.items()} for chunk in asked]
 
     def _cast(self, column: Ragged) -> Ragged:
         real = np.issubdtype(column.values.dtype, np.floating)
