@@ -254,7 +254,7 @@ def test_a_run_whose_evidence_is_incomplete_is_refused(text_run: Audited) -> Non
     kept = path.read_bytes()
     path.unlink()
     try:
-        with pytest.raises(ValueError, match=r"shadow-002\.parquet is no file of the run folder\. Run the same"):
+        with pytest.raises(ValueError, match=r"shadow-002\.parquet is no file of the run folder: name a folder"):
             load("auditmi").compute(**text_run.texts, model_id=text_run.model, run=text_run.run)
     finally:
         path.write_bytes(kept)

@@ -113,7 +113,7 @@ def test_a_bomb_is_refused_by_its_own_account(copy: Path, monkeypatch: pytest.Mo
     table = {"unit": list(map(str, range(rows))), "member": np.zeros(rows), "features": [[0.0] * 50] * rows}
     pq.write_table(pa.table(table), path, compression="zstd")
     monkeypatch.setattr(foreign, "NUMBERS", 10_000)
-    monkeypatch.setattr("hf_mia.queries.refit.read_evidence", lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr("hf_mia.queries.opened.read_evidence", lambda path: pytest.fail("it was read"))
     with pytest.raises(ValueError, match="it unpacks to more than 10,000 numbers"):
         refitted(copy, Texts(), "mean-loss")
 
