@@ -12,6 +12,7 @@ import numpy as np
 from hf_mia.collate import Collate, Item
 from hf_mia.core import Answers, Model, Probe
 from hf_mia.launch.processes import agreed, joined, meet, settled, shared
+from hf_mia.models.alignment import aligned
 from hf_mia.models.placing import Room, begins, placed, scarce
 from hf_mia.progress import Check, bar, on
 from hf_mia.storage.keys import content_key, records_key
@@ -78,7 +79,7 @@ class Runner:
         """Ask about some chunks, by number, and write each to its place."""
         collate, room = probe.through(model.collate), Room(self.tokens)
         columns = records.select_columns(list(collate.columns))
-        module = model.load().eval()
+        module = aligned(model.load().eval())
         title, at = f"asking {model.name}", state.process_index
         with (
             writing(self.cache) as writer,
@@ -145,7 +146,8 @@ def _observed(
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
     try:
-        batch = {name: tensor.to(device) for name, tensor in collate.pad(items).items()}
+        # copies, which begin at round addresses, as the weights do
+        batch = {name: tensor.to(device, copy=True) for name, tensor in collate.pad(items).items()}
         found = probe.observe(module, batch)
         scored = found.pop("scored", batch.get("scored"))
         whole = {name: _lists(tensor, scored) for name, tensor in found.items()}

@@ -31,7 +31,7 @@ from hf_mia.launch.processes import part
 from hf_mia.papers import PAPERS
 from hf_mia.runner import Runner
 
-QUICK = ("mean-loss", "encodermi-t", "rmia-offline")
+QUICK = ("mean-loss", "encodermi-t", "relative-loss")
 PRECISIONS = (np.float32, np.float64)
 
 
@@ -127,5 +127,5 @@ def test_every_cell_says_the_same(request: pytest.FixtureRequest, tmp_path: Path
 def alike(scores: np.ndarray, plain: np.ndarray) -> None:
     """Scores (2, units) are those of the plain audit in float64 but for rounding, and in that order but for ties."""
     for row in (*scores, *plain):
-        np.testing.assert_allclose(row, plain[-1], rtol=1e-4, atol=1e-4 * np.ptp(plain[-1]))
+        np.testing.assert_allclose(row, plain[-1], rtol=1e-3, atol=1e-3 * np.ptp(plain[-1]))
         assert np.corrcoef(rankdata(row.round(9)), rankdata(plain[-1].round(9)))[0, 1] > 0.999
