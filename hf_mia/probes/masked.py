@@ -39,7 +39,7 @@ class MaskedNeighbours(Versions):
     """Each text, and the `n` neighbours of it, one word replaced in each, that a masked language model likes best.
 
     `model` is that model's Hub id or folder, safetensors only. Of all places and words, those are taken whose
-    p(word) / (1 - p(word that stands there)) is largest (Mattern et al. 2023, eq. 3, with one word replaced). The model
+    p(word) / (1 - p(word that stands there)) is largest (Mattern et al. 2023, with one word replaced). The model
     sees the word under a `dropout` of its embedding (0.7 there), or, with null, the mask in its place. The dropout's
     draws hang on `seed` and the text's tokens alone. Words of one of the model's tokens give way to such words, in the
     case of the first letter; a text without one is its own neighbour, and with fewer neighbours than n they stand
