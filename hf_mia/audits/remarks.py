@@ -34,9 +34,9 @@ def read_remarks(told: Json) -> tuple[str, ...]:
     """The same sentences from what report.json tells; ValueError where that is not what an audit writes."""
     twins, found, overlap = (told.get(name) for name in ("near_duplicates", "dataset_inference", "ngram_overlap"))
     return remarks(
-        None if twins is None else _twins(_mapping(twins, "near_duplicates")),
-        None if found is None else _set(_mapping(found, "dataset_inference")),
-        None if overlap is None else _overlap(_mapping(overlap, "ngram_overlap")),
+        None if twins is None else _twins(mapping(twins, "near_duplicates")),
+        None if found is None else _set(mapping(found, "dataset_inference")),
+        None if overlap is None else _overlap(mapping(overlap, "ngram_overlap")),
     )
 
 
@@ -78,7 +78,8 @@ def _share(value: object, where: str) -> float | None:
     return float(value)
 
 
-def _mapping(value: object, where: str) -> Json:
+def mapping(value: object, where: str) -> Json:
+    """What report.json holds there, if it is a mapping; else a ValueError that names the place."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be a mapping, not {type(value).__name__}.")
     return cast("Json", value)

@@ -86,12 +86,7 @@ def push(
     """Put a run folder on the Hub as a dataset, private unless told."""
     with errors():
         from hf_mia.publish.hub import push_run
-        from hf_mia.publish.outcome import read_outcome
-        from hf_mia.publish.published import published
 
-        read_outcome(folder)
-        for note in published(folder).notes:
-            typer.echo(note, err=True)
         typer.echo(push_run(folder, repository, private=not public, create_pr=pull_request))
 
 

@@ -23,9 +23,9 @@ def load(
     take: int | None = None,
     streaming: bool = False,
 ) -> Dataset:
-    """The rows of a Hub id, a local folder or a local file, or the first `take` of them.
+    """The rows of a Hub id, a local folder or a local file, or the first `take` of them, which `streaming` needs.
 
-    ValueError, with the cause, where it cannot be loaded, for `streaming` without a `take`, and for a take below 1.
+    ValueError, with the cause, where it cannot be loaded.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from hf_mia.storage.foreign import inside
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
+
+logger = logging.getLogger(__name__)
 
 LARGEST = 2 * 2**30  # bytes of a fetched run, and of its evidence unpacked
 IDENTIFIER = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -61,9 +64,9 @@ def push_run(folder: Path, repo_id: str, private: bool = True, create_pr: bool =
 
     Evidence, exposed units, report.json, config.yaml and figures, nothing else of the folder, and without places and
     secrets of this machine (`published.py`); files of an earlier run are deleted, and of a README there only the
-    section is replaced. A repository that is missing is made, but not for a pull request. ValueError where the
-    folder is no run, or where a private repository is asked for and the one there is public: a run names its units.
-    OSError as in `hub_errors`.
+    section is replaced; what is left out is logged. A repository that is missing is made, but not for a pull request.
+    ValueError where the folder is no run, or where a private repository is asked for and the one there is public: a
+    run names its units. OSError as in `hub_errors`.
     """
     from huggingface_hub import CommitOperationDelete
 
@@ -71,7 +74,10 @@ def push_run(folder: Path, repo_id: str, private: bool = True, create_pr: bool =
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     own = {name: path for name, path in paths.items() if is_run_file(name)}
     added: dict[str, bytes | Path] = {name: inside(folder, path, LARGEST) for name, path in own.items()}
-    added |= published(folder).files
+    reduced_run = published(folder)
+    added |= reduced_run.files
+    for note in reduced_run.notes:
+        logger.warning(note)
     with hub_errors(repo_id):
         if not create_pr:
             api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import cast
 
 from hf_mia.audits.played import PROVENANCE, verdict
-from hf_mia.audits.remarks import read_remarks
+from hf_mia.audits.remarks import Json, mapping, read_remarks
 from hf_mia.config import LONGEST, check_name, read_yaml
 from hf_mia.reports.estimates import Estimate
 from hf_mia.reports.report import Report, ReportDict
 from hf_mia.storage.foreign import inside
 
 LARGEST = 256 * 2**20  # bytes of a report.json: some million units
-
-Json = Mapping[str, object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,19 +59,19 @@ def read_outcome(folder: Path) -> Outcome:
     inside(folder, path, LARGEST)
     try:
         found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        return _outcome(folder, _mapping(found, "it"), _config(folder))
+        return _outcome(folder, mapping(found, "it"), _config(folder))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not what `hf-mia audit` writes: {error}") from error
 
 
 def _outcome(folder: Path, found: Json, config: Json) -> Outcome:
-    attacks = {name: _mapping(one, f"attacks.{name}") for name, one in _part(found, "attacks").items()}
+    attacks = {name: mapping(one, f"attacks.{name}") for name, one in _part(found, "attacks").items()}
     reports = {name: _report(one, f"attacks.{name}") for name, one in attacks.items()}
     control, headline = _report(_part(found, "control"), "control"), _text(found, "headline")
     shift = found.get("date_shift")
-    dates = None if shift is None else _report(_mapping(shift, "date_shift"), "date_shift")
-    scenes = _mapping(found.get("scenes", {}), "scenes")
-    played = _mapping(_mapping(scenes.get("controls", {}), "scenes.controls").get("reports", {}), "scenes.controls")
+    dates = None if shift is None else _report(mapping(shift, "date_shift"), "date_shift")
+    scenes = mapping(found.get("scenes", {}), "scenes")
+    played = mapping(mapping(scenes.get("controls", {}), "scenes.controls").get("reports", {}), "scenes.controls")
     if headline not in reports or _text(found, "verdict") != verdict(reports[headline], control, dates):
         raise ValueError(f"its verdict {found['verdict']!r} by {headline!r} is not that of its scores.")
     return Outcome(
@@ -87,7 +85,7 @@ def _outcome(folder: Path, found: Json, config: Json) -> Outcome:
         control=control,
         dates=dates,
         remarks=read_remarks(found),
-        controls={name: _row(_mapping(row, name), f"scenes.controls.{name}") for name, row in played.items()},
+        controls={name: _row(mapping(row, name), f"scenes.controls.{name}") for name, row in played.items()},
         unit=_unit(found),
         provenance=_provenance(found),
         access=_text(found, "access"),
@@ -111,18 +109,18 @@ def _provenance(found: Json) -> str:
 
 
 def _row(row: Json, where: str) -> dict[str, Report]:
-    return {name: _report(_mapping(one, where), f"{where}.{name}") for name, one in row.items()}
+    return {name: _report(mapping(one, where), f"{where}.{name}") for name, one in row.items()}
 
 
 def _report(entry: Json, where: str) -> Report:
     """The report of an entry, whose estimates must be those of its scores, but for the last bits."""
     try:
-        report = Report.from_dict(cast("ReportDict", _mapping(entry.get("report"), where)))
+        report = Report.from_dict(cast("ReportDict", mapping(entry.get("report"), where)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
-    said = _mapping(entry.get("estimates"), f"{where}.estimates")
+    said = mapping(entry.get("estimates"), f"{where}.estimates")
     for name, estimate in report.summary().items():
-        written = _mapping(said.get(name), f"{where}.estimates.{name}")
+        written = mapping(said.get(name), f"{where}.estimates.{name}")
         for end in ("value", "low", "high"):
             if not _close(written.get(end), getattr(estimate, end)):
                 raise ValueError(
@@ -141,14 +139,8 @@ def _config(folder: Path) -> Json:
     return read_yaml(inside(folder, folder / "config.yaml", LONGEST))
 
 
-def _mapping(value: object, where: str) -> Json:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where} must be a mapping, not {type(value).__name__}.")
-    return value
-
-
 def _part(found: Json, name: str) -> Json:
-    return _mapping(found.get(name), name)
+    return mapping(found.get(name), name)
 
 
 def _text(found: Json, name: str) -> str:

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 
+from hf_mia.config import read_yaml
+
 HIDDEN = "***"
 TOKENS = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{16,}|\bsk-[\w-]{16,}")  # of the Hub, of services
 URL = re.compile(r"https?://\S+")
@@ -66,7 +68,7 @@ class Published:
 
 def published(folder: Path) -> Published:
     """What config.yaml and report.json become before all may read them; `read_outcome` has checked both before."""
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = read_yaml(folder / "config.yaml")
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     found = {"config.yaml": config, "report.json": report}
     fields = {name: sorted(set(changed(content))) for name, content in found.items()}

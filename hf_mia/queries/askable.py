@@ -8,7 +8,7 @@ from pathlib import Path
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.attacks.groups import PerGroup
 from hf_mia.attacks.relative import Against
-from hf_mia.audits.targets import Checkpoint, Hosted
+from hf_mia.audits.targets import Checkpoint, Elsewhere, Hosted
 from hf_mia.core import Attack, Model
 from hf_mia.models.checkpoints import folder_of
 from hf_mia.queries.keeping import LIMIT, REFERENCE, shadow_name
@@ -67,8 +67,9 @@ def base(run: Run) -> Model:
     """
     if run.base is None:
         raise ValueError(f"run {str(run.folder)!r} does not tell which model its target was tuned from. {AGAIN}")
+    source, data, target = run.model(REFERENCE) or run.base.source, run.experiment.data, run.experiment.target
     try:
-        model = run.experiment.data.model(run.model(REFERENCE) or run.base.source, None)
+        model = target.opened(data, source, None) if isinstance(target, Elsewhere) else data.model(source, None)
     except ValueError as error:
         raise ValueError(
             f"the target of run {str(run.folder)!r} was tuned from {run.base.source!r}, which is not in its folder and "

@@ -12,6 +12,7 @@ from hf_mia.models.checkpoints import WEIGHTS, folder_of
 
 MANIFEST, MODELS, REFERENCE = "query.json", "models", "reference"
 LIMIT = 64  # megabytes
+NONE = -1  # room in which not even an empty model fits
 
 
 def shadow_name(number: int) -> str:
@@ -43,18 +44,25 @@ def keep(folder: Path, own: Trained, limit: int = LIMIT) -> list[str]:
     attacks = own.setting.experiment.attacks
     wanted = [name for name, a in attacks.items() if a.compares and opponents(a, shadows, own.base) is shadows]
     size = sum(_size(folders[name]) for name in names[1:]) if wanted else 0
+    fits = size <= left
     for number, name in enumerate(names[1:] if wanted else (), 1):
-        _copy(folder / MODELS / shadow_name(number), folders[name], left if size <= left else -1)
-    if own.base is not None and not isinstance(own.setting.experiment.target, Hosted):  # a service's run is not asked
-        source = folder_of(own.base.model.name)
-        whole = (source / "config.json").exists() and not (source / "adapter_config.json").exists()
-        if not _copy(folder / MODELS / REFERENCE, source, left - (size if size <= left else 0) if whole else -1):
-            notes.append(f"The model that the target was tuned from is not kept: `hf-mia query` loads it from "
-                         f"{own.base.model.name!r}.")  # fmt: skip
-    if size > left:
+        _copy(folder / MODELS / shadow_name(number), folders[name], left if fits else NONE)
+    if not fits:
         notes.append(f"The shadows take {size / 10**6:.1f} megabytes, more than --keep {limit} leaves: without the "
                      f"cache, {', '.join(wanted)} cannot be queried.")  # fmt: skip
-    return notes
+    return notes + _keep_base(folder, own, left - size if fits else left)
+
+
+def _keep_base(folder: Path, own: Trained, room: int) -> list[str]:
+    """Copy the model that the target was tuned from, if it was asked and is whole; a sentence where it is not kept."""
+    if own.base is None or isinstance(own.setting.experiment.target, Hosted):  # a service's run is not asked
+        return []
+    source = folder_of(own.base.model.name)
+    whole = (source / "config.json").exists() and not (source / "adapter_config.json").exists()
+    if _copy(folder / MODELS / REFERENCE, source, room if whole else NONE):
+        return []
+    return [f"The model that the target was tuned from is not kept: `hf-mia query` loads it from "
+            f"{own.base.model.name!r}."]  # fmt: skip
 
 
 def files(folder: Path) -> list[Path]:

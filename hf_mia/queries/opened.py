@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, cast
 
-import yaml
-
 from hf_mia.audits.experiment import experiment as parsed
 from hf_mia.audits.folder import file_name, read_evidence
 from hf_mia.audits.plan import Experiment
-from hf_mia.config import Loader
+from hf_mia.config import read_yaml
 from hf_mia.core import Evidence
 from hf_mia.queries.calibration import FOLDER, LEARNT, Calibration
 from hf_mia.queries.keeping import MANIFEST, MODELS, shadow_name
@@ -172,10 +170,7 @@ def _table(folder: Path, *parts: str) -> Evidence:
 
 def _experiment(path: Path) -> Experiment:
     with _reading(path):
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506  a SafeLoader
-        if not isinstance(content, dict):
-            _damaged(path, "it must hold fields and values")
-        return parsed(content)
+        return parsed(read_yaml(path))
 
 
 def _json(path: Path) -> Mapping[str, object]:
@@ -213,7 +208,7 @@ def _reading(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (*BROKEN, pa.ArrowException, SafetensorError, yaml.YAMLError) as error:
+    except (*BROKEN, pa.ArrowException, SafetensorError) as error:
         if isinstance(error, ValueError) and AGAIN in str(error):
             raise
         told = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__

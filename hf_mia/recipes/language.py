@@ -194,9 +194,9 @@ class CausalLM(LanguageRecipe):
         return averaged(logits, targets)
 
     def weight(self, targets: torch.Tensor) -> float:
-        from hf_mia.recipes.loop import UNSCORED
+        from hf_mia.recipes.loop import counted
 
-        return int((targets != UNSCORED).sum())
+        return counted(targets)
 
 
 @dataclass(frozen=True, kw_only=True)

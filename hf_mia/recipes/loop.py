@@ -101,6 +101,11 @@ def summed(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / len(targets)
 
 
+def counted(targets: torch.Tensor) -> int:
+    """How many next tokens a mean over all of them is of."""
+    return int((targets != UNSCORED).sum())
+
+
 def averaged(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The loss of the next tokens, averaged over all of them."""
     return cross_entropy(logits.flatten(0, 1).float(), targets.flatten())

@@ -204,9 +204,9 @@ class FineTunedPairs(PairRecipe):
         return averaged(logits, targets)
 
     def weight(self, targets: torch.Tensor) -> float:
-        from hf_mia.recipes.loop import UNSCORED
+        from hf_mia.recipes.loop import counted
 
-        return int((targets != UNSCORED).sum())
+        return counted(targets)
 
     def load(self, folder: Path) -> Model:
         return self._opened(folder)

@@ -41,16 +41,3 @@ def check_columns(path: Path) -> None:
             raise ValueError(f"it unpacks to more than {NUMBERS:,} numbers")
         if sum(group.total_byte_size for group in groups) > TABLE:
             raise ValueError(f"it unpacks to more than {TABLE:,} bytes")
-
-
-def check_table(folder: Path, path: Path) -> Path:
-    """The path of a table of evidence, checked with the references beside it; ValueError names the one at fault."""
-    import pyarrow as pa
-
-    for one in (path, *sorted(path.parent.glob(f"{path.stem}.reference-*.parquet"))):
-        inside(folder, one, TABLE)
-        try:
-            check_columns(one)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise ValueError(f"{one} is damaged: {error}.") from error
-    return path

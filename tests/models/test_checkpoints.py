@@ -117,6 +117,21 @@ def tuned_run(known: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+def test_a_base_is_loaded_as_the_target_is(known: Path, tmp_path: Path) -> None:
+    """In the same numbers: a base in others answers otherwise, and was not what the audit asked."""
+    given = override(config(known), ["target.dtype=bfloat16", "attacks=[base-reference]"])
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(given))
+    command = ["audit", str(tmp_path / "c.yaml"), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    run = opened(tmp_path / "run")
+    assert run.base is not None
+    assert run.base.key != language_model(known / "base").key
+    (reference,) = query(run, "base-reference", cache=tmp_path / "none").references
+    assert reference.key == run.base.key
+    assert next(reference.load().parameters()).dtype == torch.bfloat16
+
+
 def loss(folder: Path, text: str) -> float:
     rows = each(Runner(folder / "asked")(language_model(folder), Tokens(), Dataset.from_dict({"text": [text]})))
     return -float(np.mean(next(iter(rows))["logprob"]))
