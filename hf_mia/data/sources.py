@@ -34,6 +34,10 @@ def load(
     kind = BUILDERS.get(place.suffix)
     if place.is_file() and kind is None:
         raise ValueError(f"data.path = {path!r} ends in {place.suffix!r}: files can be {sorted(BUILDERS)}.")
+    if kind is not None and not place.exists():
+        raise ValueError(
+            f"data.path = {path!r} is no file here: give its place, a folder, or a dataset's id on the Hub."
+        )
     source = str(kind) if place.is_file() else str(place) if place.is_dir() else path
     files, name, revision = (str(place), None, None) if place.is_file() else (None, name, revision)
     try:

@@ -7,6 +7,7 @@ colour-blind readers tell apart; lines differ in dashes too, for grey prints.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1, 1.5, 1)), (0, (9, 1.5)), (0, (3, 1)), (0, (1, 2)))
 _GREY = "#767676"
+LINE = 60  # letters of a legend's line, which the figure is wide enough for
 
 
 def _dashes(i: int) -> str | tuple[int, tuple[float, ...]]:
@@ -45,6 +47,11 @@ def _canvas(xlabel: str, ylabel: str, width: float = 4.8, height: float = 3.6) -
     return figure, axes
 
 
+def _legend(figure: Figure, columns: int) -> None:
+    """The legend below the axes."""
+    figure.legend(fontsize=8, frameon=False, loc="outside lower left", handlelength=3.2, ncols=columns)
+
+
 def _stepped(report: Report) -> tuple[Floats, Floats, float]:
     """The corners of an ROC staircase from the smallest resolved FPR, 1 / non-members, on; and the smallest step."""
     fpr, tpr, _ = roc(report.scores, report.member)
@@ -64,11 +71,13 @@ def roc_figure(reports: Sequence[Report]) -> Figure:
     """
     if not reports:
         raise ValueError("reports: must hold at least one Report, not none. Audit an attack first.")
-    figure, axes = _canvas("False-positive rate", "True-positive rate", 4.6, 4.7 + 0.17 * len(reports))
+    labels = [fill(f"{report.name}: AUC {report.auc}", LINE) for report in reports]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    figure, axes = _canvas("False-positive rate", "True-positive rate", 4.6, 4.7 + 0.17 * lines)
     curves = [_stepped(report) for report in reports]
     floor = min(step for _, _, step in curves) / 2
     axes.plot([floor, 1], [floor, 1], color=_GREY, linewidth=0.9, linestyle=":", label="chance")
-    for i, (report, (fpr, tpr, _)) in enumerate(zip(reports, curves, strict=True)):
+    for i, (label, (fpr, tpr, _)) in enumerate(zip(labels, curves, strict=True)):
         axes.plot(
             fpr,
             np.maximum(tpr, floor),
@@ -76,10 +85,10 @@ def roc_figure(reports: Sequence[Report]) -> Figure:
             color=_COLOURS[i % len(_COLOURS)],
             linestyle=_dashes(i),
             linewidth=1.6,
-            label=f"{report.name}: AUC {report.auc}",
+            label=label,
         )
     axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.1), aspect="equal")
-    figure.legend(fontsize=8, frameon=False, loc="outside lower left", handlelength=3.2, ncols=1)
+    _legend(figure, 1)
     return figure
 
 
@@ -120,13 +129,17 @@ def histogram_figure(
 
 
 def scores_figure(report: Report) -> Figure:
-    """How the scores of members and non-members are spread: the share of each in 50 common bins, and the threshold."""
+    """How the scores of members and non-members are spread: the share of each in 50 common bins, and the threshold.
+
+    The outermost hundredth of all scores on each side stands in the end bins, so that a few far out hide no others.
+    """
     figure, axes = _canvas("Membership score (larger: more likely a member)", "Share of units per bin")
-    edges = np.histogram_bin_edges(report.scores, bins=50)
+    scores = np.clip(report.scores, *np.quantile(report.scores, (0.01, 0.99)))
+    edges = np.histogram_bin_edges(scores, bins=50)
     sides = {"members": report.member, "non-members": ~report.member}
     for i, (name, side) in enumerate(sides.items()):
         count = int(side.sum())
-        share = np.histogram(report.scores[side], bins=edges)[0] / count
+        share = np.histogram(scores[side], bins=edges)[0] / count
         axes.stairs(share, edges, fill=True, color=_COLOURS[i], alpha=0.25)
         axes.stairs(
             share, edges, color=_COLOURS[i], linestyle=_DASHES[i], linewidth=1.4, label=f"{name} (n = {count:,})"
@@ -136,7 +149,7 @@ def scores_figure(report: Report) -> Figure:
         axes.axvline(report.threshold, color="black", linewidth=1.3, linestyle=(0, (1, 1)), label=label)
     axes.set_ylim(bottom=0)
     axes.set_title(report.name, fontsize=10)
-    figure.legend(fontsize=8, frameon=False, loc="outside lower left", handlelength=3.2, ncols=3)
+    _legend(figure, 2)
     return figure
 
 
@@ -153,7 +166,7 @@ def placed_figure(score: float, nonmembers: Floats, members: Floats | None = Non
                     label=f"{name} (n = {len(scores):,})")  # fmt: skip
     axes.axvline(score, color="black", linewidth=1.6, linestyle=(0, (4, 1)), label=f"asked about: {score:.4g}")
     axes.set_ylim(bottom=0)
-    figure.legend(fontsize=8, frameon=False, loc="outside lower left", handlelength=3.2, ncols=3)
+    _legend(figure, 2)
     return figure
 
 

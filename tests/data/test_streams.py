@@ -180,3 +180,10 @@ print(len(pool.records), pool.records["text"][29], again.records["text"][:] == p
     asked = [request for request in served.requests if "jsonl" in request and request.startswith("GET")]
     assert any("train-0" in request for request in asked)
     assert not any(f"train-{part}" in request for request in asked for part in (2, 3)), asked
+
+
+@pytest.mark.parametrize("name", ["nothere.csv", "some/folder/nothere.parquet"])
+def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.load_dataset", lambda *given, **more: pytest.fail("it was looked for elsewhere"))
+    with pytest.raises(ValueError, match=rf"^data\.path = '{name}' is no file here: "):
+        load(name)

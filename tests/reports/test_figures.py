@@ -124,6 +124,35 @@ def test_the_scores_sum_to_one_in_each_class() -> None:
     assert not axes.lines
 
 
+LONG = "encodermi-s (signal.first=10, signal.probe.n=30)"
+LEGENDS: dict[str, Callable[[], Figure]] = {
+    "roc": lambda: roc_figure([made(LONG, 64, 64, 0.5), made(LONG, 64, 64, 1.0)]),
+    "scores": lambda: scores_figure(made("attack", 100_000, 100_000, 1.0, threshold=0.0213)),
+    "a score among others": lambda: placed_figure(-1.234e-5, np.arange(100_000.0), np.arange(100_000.0)),
+}
+
+
+@pytest.mark.parametrize("draw", LEGENDS.values(), ids=LEGENDS.keys())
+def test_a_legend_is_whole(draw: Callable[[], Figure]) -> None:
+    figure = draw()
+    figure.savefig(io.BytesIO())
+    (legend,) = figure.legends
+    drawn = legend.get_window_extent()
+    assert drawn.x0 >= 0
+    assert drawn.y0 >= 0
+    assert drawn.x1 <= figure.bbox.width
+
+
+def test_a_few_scores_far_out_do_not_hide_the_others() -> None:
+    """A hundredth of the scores on each side stands in the end bins, so that the bins tell the rest apart."""
+    report = made("attack", 300, 300, 1.0)
+    far = Report("far", np.append(report.scores, 1e6), np.append(report.member, True), (*report.units, "far"))
+    (axes,) = scores_figure(far).axes
+    for patch in axes.patches:
+        assert (patch.get_data().values > 0).sum() > 20  # type: ignore[attr-defined]
+        assert patch.get_data().values.sum() == pytest.approx(1.0)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("score", [0.4, -7.0, 12.0])
 def test_a_score_stands_among_the_others(score: float) -> None:
     """Each side's share of each bin, counted one by one; the score itself is a line, inside the axes, and in no bin."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from waiting import waiting
 
 from hf_mia.core import Pool
 from hf_mia.models.language import language_model
@@ -29,21 +26,8 @@ with writing(Path(sys.argv[1])) as name:
 """
 
 
-@contextmanager
-def writer(cache: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has half written a shard, and is at it until it is killed."""
-    command = [sys.executable, "-c", WRITER, str(cache)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "at it\n"
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def test_only_what_the_dead_left_is_taken_away(tmp_path: Path) -> None:
-    with writer(tmp_path) as dead, writer(tmp_path):
+    with waiting(WRITER, tmp_path, "at it") as dead, waiting(WRITER, tmp_path, "at it"):
         dead.kill()
         dead.wait()
         assert len(list(tmp_path.rglob("*.tmp"))) == len(list(tmp_path.rglob("*.lock"))) == 2
@@ -62,7 +46,7 @@ def test_who_ends_well_leaves_no_lock(tmp_path: Path) -> None:
 
 
 def test_asking_takes_leftovers_away(gpt2_folder: Path, small_pool: Pool, tmp_path: Path) -> None:
-    with writer(tmp_path):
+    with waiting(WRITER, tmp_path, "at it"):
         pass
     assert list(tmp_path.rglob("*.tmp"))
     Runner(tmp_path)(language_model(gpt2_folder), Tokens(), small_pool.records)
