@@ -12,7 +12,7 @@ import numpy as np
 from hf_mia.collate import Collate, Item
 from hf_mia.core import Answers, Model, Probe
 from hf_mia.launch.processes import agreed, joined, meet, settled, shared
-from hf_mia.models.alignment import aligned
+from hf_mia.models.alignment import aligned, repeatable
 from hf_mia.models.placing import Room, begins, placed, scarce
 from hf_mia.progress import Check, bar, on
 from hf_mia.storage.keys import content_key, records_key
@@ -84,6 +84,7 @@ class Runner:
         with (
             writing(self.cache) as writer,
             placed(module, state.device, model.name) as device,
+            repeatable(),
             bar(title, position=at) as progress,
         ):
             for done, (i, path) in enumerate(places.items()):

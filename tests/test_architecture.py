@@ -48,7 +48,7 @@ ALLOWED = {  # what a part may import from the package, bottom first: the pictur
     "recipes": {"architectures", "collate", "core", "models", "probes", "storage"},
     "launch": set(),
     "runner": {"collate", "core", "launch", "models", "progress", "storage"},
-    "shadows": {"core", "launch", "progress", "recipes", "storage"},
+    "shadows": {"core", "launch", "models", "progress", "recipes", "storage"},
     "services": {"collate", "core", "models", "papers", "probes", "progress", "runner", "storage"},
     "console": {"launch", "services"},
     "callback": {"core", "models", "papers", "probes", "reports", "runner"},

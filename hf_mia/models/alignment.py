@@ -1,7 +1,9 @@
-"""Weights at round addresses: how a product is summed on a processor hangs on where in memory its numbers begin."""
+"""The same bits again: the sum of numbers hangs on where in memory they begin, and on which algorithm a GPU takes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -21,3 +23,19 @@ def aligned(module: torch.nn.Module) -> torch.nn.Module:
         if weights.device.type == "cpu" and weights.data_ptr() % ROUND:
             weights.data = weights.data.clone()
     return module
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """A GPU's convolutions by algorithms that sum in the same order every time, so that a model can be trained again.
+
+    cuDNN's own choice for gradients adds in the order in which threads end.
+    """
+    import torch
+
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before

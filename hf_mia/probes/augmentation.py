@@ -51,7 +51,7 @@ class Augmentation:
         boxes = self.boxes(numbers, images.shape[-2], images.shape[-1])
         views = cropped(images, boxes, numbers[:, 2 * TRIES + 2] < self.flip)
         views = self._jittered(views, numbers[:, 2 * TRIES + 3 :])
-        gray = torch.nonzero(numbers[:, 2 * TRIES + 8] < self.gray)[:, 0].to(images.device)
+        gray = torch.nonzero(numbers[:, 2 * TRIES + 8] < self.gray)[:, 0].to(images.device, non_blocking=True)
         views[gray] = rgb_to_grayscale(views[gray]).expand(-1, 3, -1, -1)
         return views
 
@@ -101,8 +101,8 @@ class Augmentation:
             for kind, step in enumerate(steps):
                 rows = torch.nonzero(order[:, turn] == kind)[:, 0]
                 if self.jitter[kind] and len(rows):
-                    here = rows.to(views.device)
-                    views[here] = step(views[here], factors[rows, kind].to(views.device))
+                    here, by = (some.to(views.device, non_blocking=True) for some in (rows, factors[rows, kind]))
+                    views[here] = step(views[here], by)
         return views
 
 
@@ -112,13 +112,14 @@ def cropped(images: torch.Tensor, boxes: torch.Tensor, flipped: torch.Tensor) ->
     from torch.nn.functional import grid_sample
 
     size = images.shape[-1], images.shape[-2]
+    boxes, flipped = (some.to(images.device, non_blocking=True) for some in (boxes, flipped))
     axes = []
     for axis in (0, 1):
-        middle = (torch.arange(size[axis]) + 0.5) / size[axis]
+        middle = (torch.arange(size[axis], device=boxes.device) + 0.5) / size[axis]
         first, length = boxes[:, axis, None], boxes[:, axis + 2, None]
         spot = first + torch.minimum((middle * length).clamp_min(0.5), length - 0.5)  # no pixel from outside of the box
         axes.append(2 * spot / size[axis] - 1)
     x = torch.where(flipped[:, None], axes[0].flip(1), axes[0])[:, None, :].expand(-1, size[1], -1)
     y = axes[1][:, :, None].expand(-1, -1, size[0])
-    grid = torch.stack([x, y], dim=-1).to(images.device, images.dtype)
+    grid = torch.stack([x, y], dim=-1).to(images.dtype)
     return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hf_mia.recipes.captured import Captured
 from hf_mia.recipes.checkpoint import restore, save, writing
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hf_mia.recipes.contrastive import Contrastive
 
 RESIDENT = 2**33  # bytes of images that may stay on a GPU
+AT_ONCE = 2**28  # bytes of views that a GPU makes at once
 EVERY = 30.0  # seconds between checkpoints
 
 
@@ -44,15 +46,20 @@ def pretrain(
     images = images.to(device) if on_gpu and images.nbytes <= RESIDENT else images
     answer = torch.compile(learner) if plan.compile and on_gpu else learner
     cast = torch.autocast(device.type, torch.bfloat16, enabled=on_gpu and plan.precision == "bf16")
+
+    def gradient(one: torch.Tensor, other: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        with cast:
+            loss = answer(one, other)
+        loss.backward()
+
+    learn = Captured(gradient) if on_gpu else gradient
     steps, saved = len(images) // plan.batch, monotonic()
     for epoch in range(first, plan.last):
         for group in optimizer.param_groups:
             group["lr"] = plan.rate(epoch)
         for step, (one, other) in enumerate(pairs(images, plan, seed * 1_000_003 + epoch, device)):
-            with cast:
-                loss = answer(one, other)
-            optimizer.zero_grad()
-            loss.backward()
+            learn(one, other)
             optimizer.step()
             if step % 20 == 0 or step + 1 == steps:
                 progress(epoch * steps + step + 1, plan.last * steps, f"epoch {epoch + 1}/{plan.last}")
@@ -70,14 +77,17 @@ def pairs(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """One epoch's batches of two views of the same images, in [0, 1] less the mean over the deviation; whole ones only.
 
-    The numbers that the views are drawn from are drawn for the whole epoch first.
+    The numbers that the views are drawn from are drawn for the whole epoch first. A GPU makes the views of several
+    batches at once: it would wait for the processor to launch each step of every batch.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator)
     numbers = torch.rand(len(images), 2, plan.augmentation.numbers, generator=generator)
     mean, deviation = (torch.tensor(v, device=device)[:, None, None] for v in (plan.mean, plan.deviation))
-    for rows in torch.split(order, plan.batch)[: len(images) // plan.batch]:
-        some = images[rows.to(images.device)].to(device).float().div_(255)
+    order = order[: len(images) // plan.batch * plan.batch]
+    batches = max(1, AT_ONCE // (plan.batch * 2 * 4 * images[0].numel())) if device.type == "cuda" else 1
+    for rows in torch.split(order, batches * plan.batch):
+        some = images[rows.to(images.device, non_blocking=True)].to(device).float().div_(255)
         views = plan.augmentation(torch.cat([some, some]), numbers[rows].transpose(0, 1).flatten(0, 1))
-        one, other = views.sub_(mean).div_(deviation).contiguous(memory_format=torch.channels_last).chunk(2)
-        yield one, other
+        views = views.sub_(mean).div_(deviation).contiguous(memory_format=torch.channels_last)
+        yield from zip(*(torch.split(half, plan.batch) for half in views.chunk(2)), strict=True)
