@@ -125,9 +125,9 @@ class ShadowClassifier(Attack):
 
 def decided(fitted: Pipeline, features: Floats) -> Floats:
     """How far a fitted classifier of two classes leans to the second (units,), 0 where it leans to neither."""
-    if "decision_function" in dir(fitted):
+    if hasattr(fitted, "decision_function"):
         return np.asarray(fitted.decision_function(features), dtype=np.float64)
-    if "predict_proba" not in dir(fitted):
+    if not hasattr(fitted, "predict_proba"):
         raise ValueError(f"{fitted[-1]} gives classes and no numbers: name a classifier with predict_proba.")
     share = np.clip(np.asarray(fitted.predict_proba(features)[:, 1], dtype=np.float64), LEAST, 1 - LEAST)
     return np.asarray(np.log(share) - np.log1p(-share), dtype=np.float64)

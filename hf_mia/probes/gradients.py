@@ -50,7 +50,7 @@ class Gradients(Probe):
         ask = one_by_one if recurrent else _asked
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
             found = [ask(module, weights, piece) for piece in pieces(batch, rows)]  # cuDNN's have none in evaluation
-        return {name: torch.cat([some[name] for some in found]).float() for name in ("loss", "gradient")}
+        return {name: torch.cat([some[name] for some in found]).detach().float() for name in ("loss", "gradient")}
 
 
 def losses(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

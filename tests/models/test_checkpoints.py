@@ -207,7 +207,7 @@ def test_without_such_an_attack_no_card_is_needed(known: Path, tmp_path: Path) -
     [
         ("---\nbase_model: org/base\n---\ntext", "org/base"),
         ("---\nlicense: mit\nbase_model:\n- org/base\n---\n", "org/base"),
-        ("\ufeff---\nbase_model: ' org/base'\n---\n", "org/base"),
+        ("---\nbase_model: ' org/base'\n---\n", "org/base"),
         ("---\nlicense: mit\n---\n", "names no base_model"),
         ("# no front matter", "names no base_model"),
         ("---\nbase_model: []\n---\n", "names no base_model"),
