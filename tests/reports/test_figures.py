@@ -60,7 +60,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 
 
 @pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES.keys())
-@pytest.mark.filterwarnings("error", "ignore:.*deprecated - use")  # what an older matplotlib's parser says of itself
+@pytest.mark.filterwarnings("error")
 def test_every_figure_renders(draw: Callable[[], Figure]) -> None:
     figure = draw()
     for kind, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
