@@ -39,6 +39,8 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 ARGUMENTS += ["--disable-sync", "--no-first-run"]
 DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 WAIT = 120_000  # milliseconds, for a busy machine
+UNDER = """choice => choice.getBoundingClientRect().right - parseFloat(getComputedStyle(choice).paddingRight)
+    - choice.parentElement.querySelector('.icon-wrap').getBoundingClientRect().left"""  # its text under its arrow, pixels
 COLOURS = """word => {
     let ground = word;
     const clear = one => /, 0\\)$|transparent/.test(getComputedStyle(one).backgroundColor);
@@ -297,6 +299,9 @@ def test_it_fits_in_light_and_dark_on_a_desk_and_a_phone(
     assert dark == (scheme == "dark")
     for word in page.locator(".mia-word:visible, .mia-word small:visible").all():
         assert contrast(word.evaluate(COLOURS)) >= 4.5
+    choices = page.locator("input[role=combobox]:visible").all()
+    assert len(choices) >= 2
+    assert all(choice.evaluate(UNDER) <= 0 for choice in choices)
     shot(page, f"text-{'phone' if size is PHONE else 'desktop'}-{scheme}")
     (tmp_path / "x.png").write_bytes(worlds.noise(1, 3)[0])
     tab(page, "Image")
