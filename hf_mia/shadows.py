@@ -16,6 +16,7 @@ import numpy as np
 from hf_mia.core import Floats, Game, Integers, Model, Pool
 from hf_mia.launch.processes import agreed, joined, meet, settled, shared
 from hf_mia.models.alignment import repeatable
+from hf_mia.models.placing import fits
 from hf_mia.progress import bar
 from hf_mia.storage.keys import content_key, folder_key, records_key
 from hf_mia.storage.locks import locked
@@ -217,7 +218,9 @@ def _train_here(group: Sequence[tuple[Job, Path]], accelerator: Accelerator, tit
     for place in unfinished:
         place.mkdir(parents=True, exist_ok=True)
     first, seeds, records = group[0][0], [job.seed for job, _ in group], [job.records for job, _ in group]
-    with bar(f"training {title}", position=accelerator.process_index) as progress, repeatable():
+    lower = f"lower the recipe's batch, which is {getattr(first.recipe, 'batch', 'unknown')}; what was trained is kept."
+    fitting = fits(f"training {first.name}", accelerator.device, lower)
+    with fitting, bar(f"training {title}", accelerator.process_index) as progress, repeatable():
         if len(group) == 1:
             first.recipe.train(first.records, first.processor, first.seed, unfinished[0], accelerator, progress)
         else:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -197,6 +198,14 @@ def test_a_full_disk_is_said_clearly_and_the_rerun_goes_on(tmp_path: Path, monke
     assert [path.suffix for path in tmp_path.glob("models/*")] == [".unfinished"]
     (folder,) = train(jobs(1), tmp_path)
     assert (folder / "model.safetensors").exists()
+
+
+def test_memory_that_does_not_suffice_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no piece of a batch is small enough, or the recipe cannot cut it."""
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee documentation.")
+    monkeypatch.setattr(TINY.__class__, "train", lambda *given: (_ for _ in ()).throw(error))
+    with pytest.raises(RuntimeError, match=r"training model 0 does not fit in .*2\.00 GiB.*batch, which is 4"):
+        train(jobs(1), tmp_path)
 
 
 def test_an_interrupted_training_goes_on_from_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

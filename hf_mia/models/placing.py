@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "not enough memory")  # as RuntimeErrors say it
 
+WAY = "set target.device_map to auto, which spreads it, or target.quantization to 8bit or 4bit, which makes it smaller."
+
 
 @dataclass
 class Room:
@@ -41,20 +43,28 @@ def placed(module: torch.nn.Module, device: torch.device, name: str) -> Iterator
         return
     home = begins(module)
     try:
-        module.to(device)
-    except (RuntimeError, MemoryError) as error:
+        with fits(f"model {name!r}", device, WAY):
+            module.to(device)
+    except BaseException:
         module.to(home)
-        if not scarce(error):
-            raise
-        raise RuntimeError(
-            f"model {name!r} does not fit in the memory of {device} ({error}): set target.device_map to auto, which "
-            "spreads it, or target.quantization to 8bit or 4bit, which makes it smaller."
-        ) from error
+        raise
     try:
         yield device
     finally:
         module.to(home)
         _emptied(device)
+
+
+@contextmanager
+def fits(what: str, device: torch.device, way: str) -> Iterator[None]:
+    """Turns what says that memory does not suffice into a RuntimeError that names the way out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not scarce(error):
+            raise
+        said = (str(error).splitlines() or ["out of memory"])[0]
+        raise RuntimeError(f"{what} does not fit in the memory of {device} ({said}): {way}") from error
 
 
 def stays(module: torch.nn.Module) -> bool:

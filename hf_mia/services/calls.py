@@ -20,6 +20,7 @@ from hf_mia.services.replies import Lacking, Reply, usage
 from hf_mia.services.tally import Tally
 from hf_mia.services.terms import Budget, BudgetSpent, Manners, ServiceError, seconds
 from hf_mia.storage.keys import WAY_OUT, content_key
+from hf_mia.storage.leftovers import writing
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -42,12 +43,15 @@ class _Again(Exception):
 class Line:
     """A line to one endpoint, for all who ask it in this process: they share its rate, its budget and its replies.
 
-    Replies lie in `folder`, one file a question, written whole or not at all; the key of the service is read from the
-    environment variable `key` when it is needed, and is struck out of whatever the service says.
+    Replies lie in the cache under `name`, one file a question, written whole or not at all; the key of the service is
+    read from the environment variable `key` when it is needed, and is struck out of whatever the service says.
     """
 
-    def __init__(self, endpoint: Endpoint, key: str | None, budget: Budget, manners: Manners, folder: Path) -> None:
-        self.endpoint, self.key, self.budget, self.manners, self.folder = endpoint, key, budget, manners, folder
+    def __init__(
+        self, endpoint: Endpoint, key: str | None, budget: Budget, manners: Manners, cache: Path, name: str
+    ) -> None:
+        self.endpoint, self.key, self.budget, self.manners = endpoint, key, budget, manners
+        self.cache, self.folder = cache, cache / "replies" / name
         self.cost, self.tally = 0.0, Tally()
         self._next, self._lock, self._stop = 0.0, Lock(), Event()
         self._cause: BaseException | None = None
@@ -61,8 +65,12 @@ class Line:
         unique = dict(zip(keys, questions, strict=True))
         found: dict[str, T] = {}
         self._stop, self._cause = Event(), None
-        with ThreadPoolExecutor(self.manners.threads) as pool, bar(f"asking {self.endpoint.model}", 1) as progress:
-            asked = {pool.submit(self._answer, key, question): key for key, question in unique.items()}
+        with (
+            writing(self.cache) as writer,
+            ThreadPoolExecutor(self.manners.threads) as pool,
+            bar(f"asking {self.endpoint.model}", 1) as progress,
+        ):
+            asked = {pool.submit(self._answer, key, question, writer): key for key, question in unique.items()}
             try:
                 for done, future in enumerate(as_completed(asked), 1):
                     found[asked[future]] = future.result()
@@ -73,7 +81,7 @@ class Line:
                 raise self._cause or error from None
         return [found[key] for key in keys]
 
-    def _answer(self, key: str, question: Question[T]) -> T:
+    def _answer(self, key: str, question: Question[T], writer: str) -> T:
         path = self.folder / key[:2] / f"{key}.json"
         if path.exists():
             try:
@@ -81,7 +89,7 @@ class Line:
             except (OSError, ValueError) as error:
                 logger.warning("reply %s is damaged, and is asked for again: %s", path.name, error)
         try:
-            return self._called(question, path)
+            return self._called(question, path, writer)
         except BaseException as error:
             self._fail(error)
             raise
@@ -92,7 +100,7 @@ class Line:
             self._cause = self._cause or error
         self._stop.set()
 
-    def _called(self, question: Question[T], path: Path) -> T:
+    def _called(self, question: Question[T], path: Path, writer: str) -> T:
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
         from tenacity.nap import sleep_using_event
 
@@ -111,7 +119,7 @@ class Line:
             reraise=True,
         )
         try:
-            answer: T = retrying(self._once, question, path)
+            answer: T = retrying(self._once, question, path, writer)
             return answer
         except _Again as error:
             raise ServiceError(
@@ -119,7 +127,7 @@ class Line:
                 "was answered is kept: run again, later or with more manners.retries."
             ) from None
 
-    def _once(self, question: Question[T], path: Path) -> T:
+    def _once(self, question: Question[T], path: Path, writer: str) -> T:
         """One call, its reply read and kept."""
         self._wait()
         self._spend()
@@ -131,7 +139,7 @@ class Line:
             raise Lacking(f"{self.endpoint.model}: {_clean(error, secret)}") from None
         except ValueError as error:
             raise _Again(f"a reply that cannot be read ({_clean(error, secret)})") from None
-        _write(json.dumps(reply), path)
+        _write(json.dumps(reply), path, writer)
         self.tally.paid(reply)
         self._pay(reply)
         return answer
@@ -235,10 +243,10 @@ def _clean(said: object, secret: SecretStr | None, most: int | None = SHOWN) -> 
     return text if most is None else " ".join(text.split())[:most]
 
 
-def _write(text: str, path: Path) -> None:
+def _write(text: str, path: Path, writer: str) -> None:
     """Write under another name, flush to the disk, rename: a reply is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(f".{writer}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)

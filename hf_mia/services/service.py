@@ -85,7 +85,7 @@ def service_model(service: Service, cache: Path) -> Model:
     """
     key = content_key([repr(service.endpoint), service.access, str(service.k), str(service.positions), service.version])
     words = content_key([repr(service.endpoint), service.version])
-    line = Line(service.endpoint, service.key, service.budget, service.manners, cache / "replies" / words)
+    line = Line(service.endpoint, service.key, service.budget, service.manners, cache, words)
     return Model(service.endpoint.model, key, RawTexts(), lambda: Remote(service, line))
 
 

@@ -9,6 +9,8 @@ from uuid import uuid4
 
 from hf_mia.storage.locks import locked
 
+PLACES = ("answers/*", "replies/*/*")  # where files of a cache are written under another name first
+
 
 @contextmanager
 def writing(cache: Path) -> Iterator[str]:
@@ -25,10 +27,10 @@ def writing(cache: Path) -> Iterator[str]:
 
 
 def sweep(cache: Path) -> None:
-    """Take away what writers who no longer live left among the answers, and their locks."""
+    """Take away what writers who no longer live left among answers and replies, and their locks."""
     for lock in (cache / "locks").glob("writing-*.lock"):
         with locked(cache, [lock.stem], wait=False, doing="writing") as dead:
             if dead:
-                for leftover in cache.glob(f"answers/*/*.{lock.stem}.tmp"):
+                for leftover in (one for place in PLACES for one in cache.glob(f"{place}/*.{lock.stem}.tmp")):
                     leftover.unlink(missing_ok=True)
                 lock.unlink(missing_ok=True)

@@ -39,8 +39,9 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 ARGUMENTS += ["--disable-sync", "--no-first-run"]
 DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 WAIT = 120_000  # milliseconds, for a busy machine
+# how many pixels of a choice's text are under its arrow
 UNDER = """choice => choice.getBoundingClientRect().right - parseFloat(getComputedStyle(choice).paddingRight)
-    - choice.parentElement.querySelector('.icon-wrap').getBoundingClientRect().left"""  # its text under its arrow, pixels
+    - choice.parentElement.querySelector('.icon-wrap').getBoundingClientRect().left"""
 COLOURS = """word => {
     let ground = word;
     const clear = one => /, 0\\)$|transparent/.test(getComputedStyle(one).backgroundColor);

@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 from hf_mia.storage.leftovers import writing
 with writing(Path(sys.argv[1])) as name:
-    folder = Path(sys.argv[1]) / "answers" / "key"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"000000.{name}.tmp").write_text("half")
+    for folder in (Path(sys.argv[1]) / "answers" / "key", Path(sys.argv[1]) / "replies" / "key" / "ab"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"000000.{name}.tmp").write_text("half")
     print("at it", flush=True)
     sys.stdin.read()
 """
@@ -30,11 +30,12 @@ def test_only_what_the_dead_left_is_taken_away(tmp_path: Path) -> None:
     with waiting(WRITER, tmp_path, "at it") as dead, waiting(WRITER, tmp_path, "at it"):
         dead.kill()
         dead.wait()
-        assert len(list(tmp_path.rglob("*.tmp"))) == len(list(tmp_path.rglob("*.lock"))) == 2
+        assert len(list(tmp_path.rglob("*.tmp"))) == 2 * len(list(tmp_path.rglob("*.lock"))) == 4
         sweep(tmp_path)
-        (left,) = tmp_path.rglob("*.tmp")
         (lock,) = tmp_path.rglob("*.lock")
-        assert lock.stem in left.name
+        left = list(tmp_path.rglob("*.tmp"))
+        assert len(left) == 2
+        assert all(lock.stem in path.name for path in left)
     sweep(tmp_path)
     assert not [*tmp_path.rglob("*.tmp"), *tmp_path.rglob("*.lock")]
 
