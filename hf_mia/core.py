@@ -39,10 +39,6 @@ class Pool:
     group: Integers | None = None
 
     def __post_init__(self) -> None:
-        if not hasattr(self.records, "__len__"):
-            raise ValueError(
-                "Pool needs records that can be counted: take some of a stream by hf_mia.data.streams.taken."
-            )
         if self.unit.shape != (len(self.records),) or not np.isin(self.unit, np.arange(len(self.names))).all():
             raise ValueError(f"Pool needs an index into names for each of {len(self.records)} records: {self.unit}.")
         if empty := [self.names[i] for i in np.flatnonzero(np.bincount(self.unit, minlength=len(self.names)) == 0)]:

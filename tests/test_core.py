@@ -39,12 +39,6 @@ def test_a_pool_that_does_not_fit_is_refused(
         Pool(Dataset.from_dict({"text": [""] * records}), np.array(units, dtype=np.int64), names)
 
 
-def test_a_pool_of_a_stream_says_how_to_take_some_of_it() -> None:
-    stream = Dataset.from_dict({"text": ["a", "b"]}).to_iterable_dataset()
-    with pytest.raises(ValueError, match=r"take some of a stream by hf_mia\.data\.streams\.taken"):
-        Pool(stream, np.array([0, 1]), ("a", "b"))
-
-
 @pytest.mark.parametrize("member", [[1.0], [1.0, 0.5], [1.0, np.nan], [1.0, 0.0, 1.0]])
 def test_a_game_needs_one_bit_a_unit(overfitted: World, member: list[float]) -> None:
     with pytest.raises(ValueError, match="1 or 0 for each of 2 units"):
