@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "not enough memory")  # as RuntimeErrors say it
 
+LARGE = 2**27  # bytes of weights
 WAY = "set target.device_map to auto, which spreads it, or target.quantization to 8bit or 4bit, which makes it smaller."
 
 
@@ -39,7 +40,7 @@ def placed(module: torch.nn.Module, device: torch.device, name: str) -> Iterator
         try:
             yield place
         finally:
-            _emptied(place)
+            _emptied(place, module)
         return
     home = begins(module)
     try:
@@ -52,7 +53,7 @@ def placed(module: torch.nn.Module, device: torch.device, name: str) -> Iterator
         yield device
     finally:
         module.to(home)
-        _emptied(device)
+        _emptied(device, module)
 
 
 @contextmanager
@@ -89,10 +90,11 @@ def scarce(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in FULL)
 
 
-def _emptied(device: torch.device) -> None:
-    """Give back the memory that torch keeps of a device for later."""
+def _emptied(device: torch.device, module: torch.nn.Module) -> None:
+    """Give back the memory that torch keeps of a device for later, and what large modules before this one left."""
     import torch
 
-    gc.collect()  # hooks and modules hold each other
+    if sum(weights.nbytes for weights in module.parameters()) >= LARGE:
+        gc.collect()  # hooks and modules hold each other; a third of a second, in which a small one is asked ten times
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -49,6 +50,18 @@ def test_a_module_that_does_not_fit_says_the_way_out_and_is_taken_back() -> None
     with pytest.raises(RuntimeError, match=message), placed(module, torch.device("meta"), "org/large"):
         pytest.fail("it was asked")
     assert module.sent == ["meta", "cpu"]
+
+
+def test_only_for_large_modules_all_objects_are_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than asking a small one, which a page does for every visitor."""
+    looked: list[int] = []
+    monkeypatch.setattr(gc, "collect", lambda: looked.append(1))
+    for numbers, expected in ((2**20, 0), (2**25, 1)):
+        module = torch.nn.Module()
+        module.register_parameter("weights", torch.nn.Parameter(torch.empty(numbers)))
+        with placed(module, torch.device("cpu"), "m"):
+            assert looked == []
+        assert len(looked) == expected
 
 
 @pytest.mark.parametrize("mark", ["hf_device_map", "is_quantized", "is_loaded_in_8bit"])
