@@ -74,7 +74,7 @@ class Elsewhere(ABC):
 class Checkpoint(Elsewhere):
     """A saved model, by folder or Hub id; its `reference` is `auto`, what the model's card names as `base_model`.
 
-    `device_map`, `quantization` and `dtype` are for large language models, as `loading.Loading` says, and hold for the
+    `device_map`, `quantization` and `dtype` are for large models, as `loading.Loading` says, and hold for the
     reference too.
     """
 
@@ -89,7 +89,7 @@ class Checkpoint(Elsewhere):
         return self.opened(data, self.model, self.revision, records)
 
     def opened(self, data: Data, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
-        return data.loaded(source, revision, records, Loading(self.device_map, self.quantization, self.dtype))
+        return data.model(source, revision, records, Loading(self.device_map, self.quantization, self.dtype))
 
     def tuned_from(self) -> str | None:
         if self.reference != "auto":

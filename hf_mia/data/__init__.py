@@ -12,7 +12,7 @@ import numpy as np
 
 from hf_mia.core import Ask, Booleans, Floats, Game, Integers, Model, Pool, Probe
 from hf_mia.data.sources import check_take, load
-from hf_mia.models.loading import Loading
+from hf_mia.models.loading import WHOLE, Loading
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -79,17 +79,10 @@ class Data(ABC):
         """The units that a column of 1 and 0 marks as members; ValueError for other values."""
 
     @abstractmethod
-    def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
+    def model(
+        self, source: str | Path, revision: str | None, records: Dataset | None = None, loading: Loading = WHOLE
+    ) -> Model:
         """A model that answers about such records, from a folder or the Hub; a classifier has the records' classes."""
-
-    def loaded(self, source: str | Path, revision: str | None, records: Dataset | None, loading: Loading) -> Model:
-        """As `model`, loaded in a way of its own; ValueError where such models are only loaded whole."""
-        if loading != Loading():
-            raise ValueError(
-                f"device_map, quantization and dtype are for language models, and {self.unit}s are put to others: set "
-                "all three to null."
-            )
-        return self.model(source, revision, records)
 
     @abstractmethod
     def takes(self, probe: Probe) -> bool:

@@ -16,6 +16,7 @@ from hf_mia.data.classes import classes_of, frequent, once, refuse_shared, with_
 from hf_mia.data.images import DIGITS, Images, digits, first, images_of
 from hf_mia.data.sources import check_column, marked_rows
 from hf_mia.data.texts import DOCSTRINGS
+from hf_mia.models.loading import WHOLE, Loading
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -73,10 +74,12 @@ class ClassifiedImages(Classified, Images):
         wanted = (labels >= 0) & (np.isin(labels, self.labels) if self.labels else True)
         return unit_pool(with_classes(records, labels, names), first(records, wanted), self)
 
-    def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
+    def model(
+        self, source: str | Path, revision: str | None, records: Dataset | None = None, loading: Loading = WHOLE
+    ) -> Model:
         from hf_mia.models.classifiers import image_classifier
 
-        return image_classifier(source, revision, names_of(records))
+        return image_classifier(source, revision, names_of(records), loading)
 
     def takes(self, probe: Probe) -> bool:
         from hf_mia.probes.gradients import Gradients
@@ -132,10 +135,12 @@ class ClassifiedTexts(Classified, Data):
     def marked(self, column: str) -> list[str]:
         return marked_rows(self.rows(), column)
 
-    def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
+    def model(
+        self, source: str | Path, revision: str | None, records: Dataset | None = None, loading: Loading = WHOLE
+    ) -> Model:
         from hf_mia.models.classifiers import text_classifier
 
-        return text_classifier(source, revision, names_of(records))
+        return text_classifier(source, revision, names_of(records), loading)
 
     def check(self, target: Pool, attackers: Pool | None, rest: Pool) -> None:
         known = set(() if attackers is None else _contents(attackers.records))

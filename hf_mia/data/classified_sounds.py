@@ -15,6 +15,7 @@ from hf_mia.data import Data
 from hf_mia.data.classes import classes_of, once, refuse_shared, with_classes
 from hf_mia.data.classified import Classified, names_of, unit_pool
 from hf_mia.data.sources import check_column, marked_rows
+from hf_mia.models.loading import WHOLE, Loading
 from hf_mia.storage.keys import encoded_content
 
 if TYPE_CHECKING:
@@ -64,10 +65,12 @@ class ClassifiedSounds(Classified, Data):
     def marked(self, column: str) -> list[str]:
         return marked_rows(self.rows(), column)
 
-    def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
+    def model(
+        self, source: str | Path, revision: str | None, records: Dataset | None = None, loading: Loading = WHOLE
+    ) -> Model:
         from hf_mia.models.classifiers import audio_classifier
 
-        return audio_classifier(source, revision, names_of(records))
+        return audio_classifier(source, revision, names_of(records), loading)
 
     def check(self, target: Pool, attackers: Pool | None, rest: Pool) -> None:
         known = set(() if attackers is None else digests(attackers.records))

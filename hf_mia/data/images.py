@@ -15,6 +15,7 @@ from hf_mia.core import Ask, Booleans, Floats, Game, Integers, Model, Pool, Prob
 from hf_mia.data import Data, Portrait
 from hf_mia.data.classes import once, refuse_shared
 from hf_mia.data.sources import check_column, marked_rows
+from hf_mia.models.loading import WHOLE, Loading
 from hf_mia.models.pixels import decode as decode
 from hf_mia.models.pixels import encoded, looks
 from hf_mia.models.pixels import overlap as overlap
@@ -60,10 +61,12 @@ class Images(Data):
     def marked(self, column: str) -> list[str]:
         return marked_rows(self.rows(), column)
 
-    def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
+    def model(
+        self, source: str | Path, revision: str | None, records: Dataset | None = None, loading: Loading = WHOLE
+    ) -> Model:
         from hf_mia.models.vision import encoder
 
-        return encoder(source, revision)
+        return encoder(source, revision, loading)
 
     def takes(self, probe: Probe) -> bool:
         from hf_mia.probes.views import Drawn, Plain

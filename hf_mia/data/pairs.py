@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from hf_mia.core import Model
 from hf_mia.data.messages import django_messages
 from hf_mia.data.texts import Written
-from hf_mia.models.loading import Loading
+from hf_mia.models.loading import WHOLE, Loading
 from hf_mia.models.pairs import check_prompt, pair_model
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class Pairs(Written):
             raise ValueError("data.path must name the pairs, a Hub id, a folder or a file, but is empty.")
         return django_messages(self.name or LANGUAGE) if self.path == MESSAGES else super().opened()
 
-    def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
-        return pair_model(source, revision, self.prompt, self.source_language, self.target_language)
-
-    def loaded(self, source: str | Path, revision: str | None, records: Dataset | None, loading: Loading) -> Model:
+    def model(
+        self, source: str | Path, revision: str | None, records: Dataset | None = None, loading: Loading = WHOLE
+    ) -> Model:
         return pair_model(source, revision, self.prompt, self.source_language, self.target_language, loading)

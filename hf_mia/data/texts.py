@@ -14,7 +14,7 @@ from hf_mia.controls.dates import DATE, days, unit_days
 from hf_mia.core import Ask, Booleans, Floats, Game, Model, Pool, Probe
 from hf_mia.data import Data, Portrait
 from hf_mia.data.sources import ENCODING, check_column
-from hf_mia.models.loading import Loading
+from hf_mia.models.loading import WHOLE, Loading
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -114,12 +114,9 @@ class Texts(Written):
 
         return docstring_sentences(self.users)
 
-    def model(self, source: str | Path, revision: str | None, records: Dataset | None = None) -> Model:
-        from hf_mia.models.language import language_model
-
-        return language_model(source, revision)
-
-    def loaded(self, source: str | Path, revision: str | None, records: Dataset | None, loading: Loading) -> Model:
+    def model(
+        self, source: str | Path, revision: str | None, records: Dataset | None = None, loading: Loading = WHOLE
+    ) -> Model:
         from hf_mia.models.language import language_model
 
         return language_model(source, revision, loading)

@@ -13,6 +13,8 @@ from transformers.utils import ModelOutput, logging
 
 import hf_mia.architectures.encoders  # noqa: F401  registers our architectures with the Auto classes
 from hf_mia.models.checkpoints import configuration
+from hf_mia.models.loading import WHOLE, Loading
+from hf_mia.models.placing import kept, taken
 
 CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")  # what transformers' encoders call the parameter
 OTHER_TOKENS = ("distillation_token", "register_tokens")  # as CLASS_TOKENS: they come before the positions' tokens
@@ -110,8 +112,8 @@ class Encoder(torch.nn.Module):
         return cast("torch.Tensor", found).float()
 
     def _answer(self, images: torch.Tensor) -> ModelOutput:
-        prepared = images[:, self.order] * self.scale + self.shift
-        return cast("ModelOutput", self.backbone(pixel_values=prepared))
+        prepared = images[:, self.order] * self.scale.to(images.device) + self.shift.to(images.device)
+        return cast("ModelOutput", self.backbone(pixel_values=taken(self.backbone, prepared)))
 
 
 def _elsewhere(backbone: torch.nn.Module, size: int) -> int:
@@ -136,17 +138,17 @@ def vision_config(folder: Path, name: str) -> PretrainedConfig:
     return config
 
 
-def backbone(folder: Path, name: str) -> tuple[torch.nn.Module, set[str]]:
-    """The encoder, float32, and which weights of its pooler the checkpoint lacks; ValueError where it lacks others."""
+def backbone(folder: Path, name: str, loading: Loading = WHOLE) -> tuple[torch.nn.Module, set[str]]:
+    """The encoder, and which weights of its pooler the checkpoint lacks; ValueError where it lacks others."""
     with _quiet():
         model, info = AutoModel.from_pretrained(
             folder,
             config=vision_config(folder, name),
             use_safetensors=True,
             trust_remote_code=False,
-            dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
+            **loading.options("float32"),
         )
     alone = model.main_input_name == "pixel_values"
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
@@ -156,19 +158,19 @@ def backbone(folder: Path, name: str) -> tuple[torch.nn.Module, set[str]]:
             f"model {name!r} lacks {len(needed)} of the weights that its config.json asks for, such as {needed[:3]}: "
             "random ones would stand in. Save the whole model again."
         )
-    return model if alone else getattr(model, TOWER), missing
+    return model if alone else kept(model, getattr(model, TOWER)), missing
 
 
-def pooling(folder: Path, name: str, shape: tuple[int, int]) -> str:
+def pooling(folder: Path, name: str, shape: tuple[int, int], loading: Loading = WHOLE) -> str:
     """The rule by which an encoder's answers are pooled, found by asking it about a black image of (height, width).
 
     Raises ValueError where it cannot take such an image, or answers with nothing that is or can be pooled.
     """
-    module, untrained = backbone(folder, name)
+    module, untrained = backbone(folder, name, loading)
     kind = type(module).__name__
     try:
         with torch.inference_mode():
-            output = module.eval()(pixel_values=torch.zeros(1, 3, *shape))
+            output = module.eval()(pixel_values=taken(module, torch.zeros(1, 3, *shape)))
     except Exception as error:  # a foreign forward can raise anything
         raise ValueError(
             f"model {name!r} ({kind}) cannot be asked about an image of 3 x {shape[0]} x {shape[1]}, as its image "

@@ -19,6 +19,7 @@ from hf_mia.core import Model
 from hf_mia.models.checkpoints import check_weights, folder_of, name_of
 from hf_mia.models.classifying import LabelledImages, LabelledSounds, LabelledTexts
 from hf_mia.models.language import saved_tokenizer
+from hf_mia.models.loading import WHOLE, Loading
 from hf_mia.models.vision import Channels, image_channels, image_collate, image_processor
 from hf_mia.storage.keys import content_key, folder_key
 
@@ -32,23 +33,33 @@ Order = tuple[int, ...]  # for each of the data's classes, the place of its logi
 ENDLESS = 10**9  # what a tokenizer says that knows no longest text
 
 
-def image_classifier(source: str | Path, revision: str | None = None, names: Sequence[str] | None = None) -> Model:
+def image_classifier(
+    source: str | Path,
+    revision: str | None = None,
+    names: Sequence[str] | None = None,
+    loading: Loading = WHOLE,
+) -> Model:
     """A classifier of images from a local folder or the Hub, such as a ResNet or ViT.
 
     Images are resized, cropped and normalised as the model's own image processor does. Raises ValueError, with the way
     out, where the model is no such classifier, has another number of classes than `names`, or lacks weights or an image
     processor, and where the processor does more than this.
     """
-    folder, name, order = _opened(source, revision, names, "images")
+    folder, name, order = _opened(source, revision, names, "images", loading)
     processor = image_processor(folder, name)
     collate = image_collate(processor, name)
     channels = image_channels(processor, collate, name)
     labelled = LabelledImages(collate.size, collate.resized, collate.resample)
-    load = partial(_images, folder, name, order, channels, labelled)
-    return Model(name_of(source, revision), _key(folder, "images", order), labelled, load)
+    load = partial(_images, folder, name, order, channels, labelled, loading)
+    return Model(name_of(source, revision), loading.key(_key(folder, "images", order)), labelled, load)
 
 
-def text_classifier(source: str | Path, revision: str | None = None, names: Sequence[str] | None = None) -> Model:
+def text_classifier(
+    source: str | Path,
+    revision: str | None = None,
+    names: Sequence[str] | None = None,
+    loading: Loading = WHOLE,
+) -> Model:
     """A classifier of texts from a local folder or the Hub, such as a BERT; also a GPT-2 or Llama with such a head.
 
     A text longer than the model's context is cut off as its tokenizer does. Where a first try shows that padding moves
@@ -56,23 +67,28 @@ def text_classifier(source: str | Path, revision: str | None = None, names: Sequ
     where the model is no such classifier, has another number of classes than `names`, or lacks weights, a tokenizer or
     a padding token.
     """
-    folder, name, order = _opened(source, revision, names, "texts")
+    folder, name, order = _opened(source, revision, names, "texts", loading)
     collate = text_collate(_config(folder, name, "texts"), saved_tokenizer(folder, name), name)
-    load = partial(_texts, folder, name, order, collate)
-    return Model(name_of(source, revision), _key(folder, "texts", order), collate, load)
+    load = partial(_texts, folder, name, order, collate, loading)
+    return Model(name_of(source, revision), loading.key(_key(folder, "texts", order)), collate, load)
 
 
-def audio_classifier(source: str | Path, revision: str | None = None, names: Sequence[str] | None = None) -> Model:
+def audio_classifier(
+    source: str | Path,
+    revision: str | None = None,
+    names: Sequence[str] | None = None,
+    loading: Loading = WHOLE,
+) -> Model:
     """A classifier of sounds from a local folder or the Hub, such as a Wav2Vec2, HuBERT or AST.
 
     Sounds are resampled and prepared as the model's own feature extractor does, and those of different length are never
     asked about at once, since most such models hear padding. Raises ValueError, with the way out, where the model is no
     such classifier, has another number of classes than `names`, or lacks weights or a feature extractor.
     """
-    folder, name, order = _opened(source, revision, names, "sounds")
+    folder, name, order = _opened(source, revision, names, "sounds", loading)
     collate = LabelledSounds(sound_extractor(folder, name))
-    load = partial(_sounds, folder, name, order, collate)
-    return Model(name_of(source, revision), _key(folder, "sounds", order), collate, load)
+    load = partial(_sounds, folder, name, order, collate, loading)
+    return Model(name_of(source, revision), loading.key(_key(folder, "sounds", order)), collate, load)
 
 
 def class_order(known: Sequence[str], names: Sequence[str] | None, name: str) -> Order:
@@ -104,9 +120,10 @@ def class_order(known: Sequence[str], names: Sequence[str] | None, name: str) ->
 
 
 def _opened(
-    source: str | Path, revision: str | None, names: Sequence[str] | None, kind: Kind
+    source: str | Path, revision: str | None, names: Sequence[str] | None, kind: Kind, loading: Loading
 ) -> tuple[Path, str, Order]:
     """Folder, name and order of classes of a classifier that can be loaded, as far as its configuration tells."""
+    loading.check()
     folder, name = folder_of(source, revision), str(source)
     config = _config(folder, name, kind)
     check_weights(folder, name)
@@ -163,21 +180,23 @@ def sound_extractor(folder: Path, name: str) -> SequenceFeatureExtractor:
         ) from error
 
 
-def _images(folder: Path, name: str, order: Order, channels: Channels, collate: LabelledImages) -> ImageLogits:
+def _images(
+    folder: Path, name: str, order: Order, channels: Channels, collate: LabelledImages, loading: Loading
+) -> ImageLogits:
     import torch
 
     from hf_mia.models.logits import ImageLogits, head, tried
 
-    module = ImageLogits(head(folder, name, "images"), order, channels)
+    module = ImageLogits(head(folder, name, "images", loading), order, channels)
     label, pixels = torch.zeros(1, dtype=torch.int64), torch.zeros(1, 3, *collate.shape, dtype=torch.uint8)
     tried(module, {"pixels": pixels, "label": label}, name)
     return module
 
 
-def _texts(folder: Path, name: str, order: Order, collate: LabelledTexts) -> RowLogits:
+def _texts(folder: Path, name: str, order: Order, collate: LabelledTexts, loading: Loading) -> RowLogits:
     from hf_mia.models.logits import RowLogits, head, moved, tried
 
-    inner = head(folder, name, "texts")
+    inner = head(folder, name, "texts", loading)
     inner.config.get_text_config().pad_token_id = collate.padding
     module = RowLogits(inner, order, alone=False, side=collate.tokenizer.padding_side)
     batch = collate.pad(collate.encode({"text": ["one", "one two three, and four"], "label": [0, 0]}))
@@ -193,10 +212,10 @@ def _texts(folder: Path, name: str, order: Order, collate: LabelledTexts) -> Row
     return module
 
 
-def _sounds(folder: Path, name: str, order: Order, collate: LabelledSounds) -> RowLogits:
+def _sounds(folder: Path, name: str, order: Order, collate: LabelledSounds, loading: Loading) -> RowLogits:
     from hf_mia.models.logits import RowLogits, head, tried
 
-    module = RowLogits(head(folder, name, "sounds"), order, alone=True)
+    module = RowLogits(head(folder, name, "sounds", loading), order, alone=True)
     second = np.random.default_rng(0).normal(0, 0.1, int(collate.extractor.sampling_rate)).astype(np.float32)
     tried(module, collate.pad([collate.item(0, second, 0)]), name)
     return module

@@ -18,7 +18,7 @@ class Loading:
 
     `device_map` spreads it over all GPUs, the CPU's memory and the disk: `auto`, `balanced`, `balanced_low_0`,
     `sequential`, or a device. `quantization` loads 8-bit or 4-bit weights, by the package bitsandbytes. `dtype` is that
-    of the weights; null is the saved one where there is a GPU, else float32.
+    of the weights; null is float32, and for language models the saved one where there is a GPU.
     """
 
     device_map: str | None = None
@@ -39,12 +39,14 @@ class Loading:
                 "it, or set quantization to null and device_map to auto, which spreads the whole model."
             )
 
-    def options(self) -> dict[str, object]:
-        """Keyword arguments of `from_pretrained`. ValueError as `check`."""
+    def options(self, usual: Dtype | None = None) -> dict[str, object]:
+        """Keyword arguments of `from_pretrained`; `usual` is the dtype where none is set. ValueError as `check`."""
         import torch
 
         self.check()
-        found: dict[str, object] = {"dtype": self.dtype or ("auto" if torch.cuda.is_available() else "float32")}
+        found: dict[str, object] = {
+            "dtype": self.dtype or usual or ("auto" if torch.cuda.is_available() else "float32")
+        }
         if self.device_map is not None:
             found["device_map"] = self.device_map
         if self.quantization is not None:

@@ -21,6 +21,8 @@ from transformers import (
 import hf_mia.architectures.classifiers  # noqa: F401  registers our architectures with the Auto classes
 from hf_mia.collate import Batch
 from hf_mia.models.checkpoints import configuration
+from hf_mia.models.loading import WHOLE, Loading
+from hf_mia.models.placing import begins, taken
 from hf_mia.models.vision import Channels
 
 Kind = Literal["images", "texts", "sounds"]
@@ -48,8 +50,9 @@ class Classifier(torch.nn.Module):
 
     def asked(self, inputs: Batch) -> torch.Tensor:
         """Logits (rows, C) of what the model takes."""
-        logits = cast("torch.Tensor", self.inner(**inputs).logits)
-        return logits if self.sorted else logits.index_select(1, self.order)
+        given = {name: taken(self.inner, x) if x.is_floating_point() else x for name, x in inputs.items()}
+        logits = cast("torch.Tensor", self.inner(**given).logits).float()
+        return logits if self.sorted else logits.index_select(1, self.order.to(logits.device))
 
 
 class ImageLogits(Classifier):
@@ -66,7 +69,7 @@ class ImageLogits(Classifier):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         images = (batch["pixels"] / 255)[:, self.channels]
-        return self.asked({"pixel_values": images * self.scale + self.shift})
+        return self.asked({"pixel_values": images * self.scale.to(images.device) + self.shift.to(images.device)})
 
 
 class RowLogits(Classifier):
@@ -115,15 +118,15 @@ def classes(folder: Path, name: str, kind: Kind) -> PretrainedConfig:
     return config
 
 
-def head(folder: Path, name: str, kind: Kind) -> PreTrainedModel:
-    """A classifier in float32; ValueError where the checkpoint lacks some of its weights."""
+def head(folder: Path, name: str, kind: Kind, loading: Loading = WHOLE) -> PreTrainedModel:
+    """A classifier; ValueError where the checkpoint lacks some of its weights."""
     model, info = AUTO[kind][0].from_pretrained(
         folder,
         use_safetensors=True,
         trust_remote_code=False,
-        dtype=torch.float32,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # they are refused below, by name
+        **loading.options("float32"),
     )
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     if needed := sorted(key for key in missing if not key.endswith(UNREAD)):
@@ -149,7 +152,7 @@ def tried(module: Classifier, batch: Batch, name: str) -> torch.Tensor:
     """The logits of a batch that its processor made; ValueError where model and processor do not fit each other."""
     try:
         with torch.inference_mode():
-            logits: torch.Tensor = module(batch)
+            logits: torch.Tensor = module({key: tensor.to(begins(module)) for key, tensor in batch.items()})
     except Exception as error:  # a foreign forward can raise anything
         shapes = {key: tuple(tensor.shape) for key, tensor in batch.items()}
         raise ValueError(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "not enough memory")  # as RuntimeErrors say it
 
+MARKS = ("hf_device_map", "is_quantized", "is_loaded_in_8bit", "is_loaded_in_4bit")  # of what is spread, or quantized
 LARGE = 2**27  # bytes of weights
 WAY = "set target.device_map to auto, which spreads it, or target.quantization to 8bit or 4bit, which makes it smaller."
 
@@ -70,8 +71,23 @@ def fits(what: str, device: torch.device, way: str) -> Iterator[None]:
 
 def stays(module: torch.nn.Module) -> bool:
     """Whether a module, or one within it, must not be moved: it is spread over devices, or quantized."""
-    marks = ("hf_device_map", "is_quantized", "is_loaded_in_8bit", "is_loaded_in_4bit")
-    return any(getattr(inner, mark, None) for inner in module.modules() for mark in marks)
+    return any(getattr(inner, mark, None) for inner in module.modules() for mark in MARKS)
+
+
+def kept(whole: torch.nn.Module, part: torch.nn.Module) -> torch.nn.Module:
+    """A part of a module, which stays where it is if the whole does."""
+    for mark in MARKS:
+        if getattr(whole, mark, None):
+            setattr(part, mark, getattr(whole, mark))
+    return part
+
+
+def taken(module: torch.nn.Module, numbers: torch.Tensor) -> torch.Tensor:
+    """Fractions as a module takes them: in the dtype of its weights, where these begin."""
+    import torch
+
+    dtype = next((w.dtype for w in module.parameters() if w.is_floating_point()), torch.float32)
+    return numbers.to(begins(module), dtype)
 
 
 def begins(module: torch.nn.Module) -> torch.device:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from hf_mia.collate import Batch, Collate, Item
 from hf_mia.core import Floats, Model
 from hf_mia.models.checkpoints import check_weights, folder_of, name_of
+from hf_mia.models.loading import WHOLE, Loading
 from hf_mia.models.pixels import decode
 from hf_mia.storage.keys import content_key, folder_key
 
@@ -99,7 +100,7 @@ class ImageCollate(Collate):
         return (other, self.resized) if image.width <= image.height else (self.resized, other)
 
 
-def encoder(source: str | Path, revision: str | None = None) -> Model:
+def encoder(source: str | Path, revision: str | None = None, loading: Loading = WHOLE) -> Model:
     """A vision encoder from a local folder or the Hub: any that transformers' AutoModel loads, without its head.
 
     Of a model of images and texts that has one, such as CLIP, it is the vision tower. Images are resized, cropped and
@@ -110,21 +111,22 @@ def encoder(source: str | Path, revision: str | None = None) -> Model:
     """
     from hf_mia.models.backbones import pooling, vision_config
 
+    loading.check()
     folder, name = folder_of(source, revision), str(source)
     vision_config(folder, name)
     check_weights(folder, name)
     processor = image_processor(folder, name)
     collate = image_collate(processor, name)
     channels = image_channels(processor, collate, name)
-    rule = pooling(folder, name, collate.shape)
-    key = content_key([folder_key(folder), rule])
-    return Model(name_of(source, revision), key, collate, partial(_load, folder, name, channels, rule))
+    rule = pooling(folder, name, collate.shape, loading)
+    key = loading.key(content_key([folder_key(folder), rule]))
+    return Model(name_of(source, revision), key, collate, partial(_load, folder, name, channels, rule, loading))
 
 
-def _load(folder: Path, name: str, channels: Channels, rule: str) -> Encoder:
+def _load(folder: Path, name: str, channels: Channels, rule: str, loading: Loading) -> Encoder:
     from hf_mia.models.backbones import Encoder, backbone
 
-    return Encoder(backbone(folder, name)[0], *channels, rule)
+    return Encoder(backbone(folder, name, loading)[0], *channels, rule)
 
 
 def image_processor(folder: Path, name: str) -> BaseImageProcessor:

@@ -153,15 +153,6 @@ def test_a_checkpoint_and_its_reference_are_loaded_alike(folder: Path, tmp_path:
         made.target.base(made.data, pool(2, 1, 1).records, own)
 
 
-@pytest.mark.parametrize("kind", ["images", "classified-texts", "classified-images"])
-def test_other_models_are_loaded_whole(kind: str) -> None:
-    target = {"name": "checkpoint", "model": "x", "device_map": "auto"}
-    attacks = ["encoder-similarity" if kind == "images" else "loss"]
-    made = experiment({"data": {"kind": kind}, "target": target, "shadows": {"count": 0}, "attacks": attacks})
-    with pytest.raises(ValueError, match=r"device_map, quantization and dtype are for language models"):
-        made.target.load(made.data, pool(2, 1, 1).records, Path())
-
-
 def test_an_unknown_quantization_is_refused() -> None:
     with pytest.raises(ValueError, match=r"target\.quantization = '2bit'"):
         experiment({"target": {"name": "checkpoint", "model": "x", "quantization": "2bit"}, **LEAST})

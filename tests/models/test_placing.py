@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from hf_mia.models.placing import Room, begins, placed, scarce, stays
+from hf_mia.models.placing import Room, begins, kept, placed, scarce, stays, taken
 
 
 class Recorded(torch.nn.Linear):
@@ -75,6 +75,21 @@ def test_what_is_spread_or_quantized_is_not_moved(mark: str, within: bool) -> No
     with placed(module, torch.device("meta"), "m") as place:
         assert place == torch.device("cpu")  # where its weights are
     assert inner.sent == []
+
+
+def test_a_part_stays_where_the_whole_does() -> None:
+    whole, part = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    assert not stays(kept(whole, part))
+    whole.hf_device_map = {"": "cpu"}  # type: ignore[assignment]
+    assert kept(whole, part) is part
+    assert stays(part)
+
+
+def test_fractions_are_taken_in_the_dtype_of_the_weights() -> None:
+    numbers = torch.tensor([1.0, 2.5])
+    assert taken(torch.nn.Linear(1, 1), numbers) is numbers
+    assert taken(torch.nn.Linear(1, 1, dtype=torch.bfloat16), numbers).dtype == torch.bfloat16
+    assert taken(torch.nn.Identity(), numbers) is numbers
 
 
 def test_a_module_begins_at_its_first_weights_in_memory() -> None:
