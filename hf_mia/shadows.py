@@ -219,8 +219,8 @@ def _train_here(group: Sequence[tuple[Job, Path]], accelerator: Accelerator, tit
         place.mkdir(parents=True, exist_ok=True)
     first, seeds, records = group[0][0], [job.seed for job, _ in group], [job.records for job, _ in group]
     lower = f"lower the recipe's batch, which is {getattr(first.recipe, 'batch', 'unknown')}; what was trained is kept."
-    fitting = fits(f"training {first.name}", accelerator.device, lower)
-    with fitting, bar(f"training {title}", accelerator.process_index) as progress, repeatable():
+    fitting, shown = fits(f"training {first.name}", accelerator.device, lower), f"training {title}"
+    with fitting, repeatable(), bar(shown, position=accelerator.process_index) as progress:
         if len(group) == 1:
             first.recipe.train(first.records, first.processor, first.seed, unfinished[0], accelerator, progress)
         else:

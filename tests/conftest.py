@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import datasets
@@ -24,6 +25,7 @@ import worlds
 from hypothesis import Phase, settings
 
 from hf_mia.core import Pool
+from hf_mia.probes import masked
 
 torch.set_num_threads(1)
 datasets.disable_progress_bars()
@@ -38,6 +40,15 @@ settings.load_profile("quick")
 def _clean_home() -> Iterator[None]:
     yield
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_masked_model_without_the_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What `neighbourhood-masked` names is on the Hub: a tiny one of the worlds' words takes its place."""
+    found, tiny = masked.folder_of, cache(lambda: worlds.tiny_bert(tmp_path_factory.mktemp("bert")))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(masked, "folder_of", lambda model, at: tiny() if model == masked.BERT else found(model, at))
+        yield
 
 
 @pytest.fixture(scope="session")

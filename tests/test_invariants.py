@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from scipy.stats import norm
-from worlds import Replay, World, classifiers, replay, spoken, tiny_bert
+from worlds import Replay, World, classifiers, replay, spoken
 
 from hf_mia.attacks.downstream import Downstream
 from hf_mia.audits.experiment import experiment, mapping
@@ -21,7 +20,6 @@ from hf_mia.data.classified import ClassifiedImages
 from hf_mia.data.images import Images
 from hf_mia.data.texts import Texts
 from hf_mia.papers import PAPERS
-from hf_mia.probes import masked
 from hf_mia.probes.continuations import Continuations
 from hf_mia.reports.report import Report
 
@@ -126,15 +124,6 @@ CHANGES: dict[str, dict[str, object]] = {  # one deep change an entry, so that t
     "gradient-norm": {},  # it has no field
     "white-box": {"classifier": {"C": 0.1}},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _a_masked_model_without_the_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What `neighbourhood-masked` names is on the Hub: a tiny one of the worlds' words takes its place."""
-    folder = tiny_bert(tmp_path_factory.mktemp("bert"))
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(masked, "folder_of", lambda source, revision: folder)
-        yield
 
 
 def of(name: str, request: pytest.FixtureRequest, state: str = "overfitted") -> World:
