@@ -58,7 +58,8 @@ def pretrain(
     for epoch in range(first, plan.last):
         for group in optimizer.param_groups:
             group["lr"] = plan.rate(epoch)
-        for step, (one, other) in enumerate(pairs(images, plan, seed * 1_000_003 + epoch, device)):
+        drawn = pairs(images, plan, seed * 1_000_003 + epoch, device, AT_ONCE if on_gpu else 0)
+        for step, (one, other) in enumerate(drawn):
             learn(one, other)
             optimizer.step()
             if step % 20 == 0 or step + 1 == steps:
@@ -73,19 +74,20 @@ def pretrain(
 
 
 def pairs(
-    images: torch.Tensor, plan: Contrastive, seed: int, device: torch.device
+    images: torch.Tensor, plan: Contrastive, seed: int, device: torch.device, at_once: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """One epoch's batches of two views of the same images, in [0, 1] less the mean over the deviation; whole ones only.
 
-    The numbers that the views are drawn from are drawn for the whole epoch first. A GPU makes the views of several
-    batches at once: it would wait for the processor to launch each step of every batch.
+    The numbers that the views are drawn from are drawn for the whole epoch first. The views of as many batches are made
+    together as have `at_once` bytes, which are the same: a GPU would wait for the processor to launch them batch by
+    batch.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator)
     numbers = torch.rand(len(images), 2, plan.augmentation.numbers, generator=generator)
     mean, deviation = (torch.tensor(v, device=device)[:, None, None] for v in (plan.mean, plan.deviation))
     order = order[: len(images) // plan.batch * plan.batch]
-    batches = max(1, AT_ONCE // (plan.batch * 2 * 4 * images[0].numel())) if device.type == "cuda" else 1
+    batches = max(1, at_once // (plan.batch * 2 * 4 * images[0].numel()))
     for rows in torch.split(order, batches * plan.batch):
         some = images[rows.to(images.device, non_blocking=True)].to(device).float().div_(255)
         views = plan.augmentation(torch.cat([some, some]), numbers[rows].transpose(0, 1).flatten(0, 1))

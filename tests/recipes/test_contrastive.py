@@ -263,6 +263,18 @@ def test_views_are_drawn_for_an_image_and_not_for_its_place() -> None:
     assert not set(each) & set(found(8, 4))
 
 
+@pytest.mark.parametrize("at_once", [1, 20_000, 50_000, 10**9])
+def test_views_of_several_batches_made_together_are_the_same(at_once: int) -> None:
+    """As a GPU makes them; 28 images in batches of 4, of which two views take 6,144 bytes."""
+    images = random_images(28)
+    plain = list(pretraining.pairs(images, replace(MOCO, batch=4), 3, CPU))
+    together = list(pretraining.pairs(images, replace(MOCO, batch=4), 3, CPU, at_once))
+    assert len(plain) == len(together) == 7
+    for one, other in zip(plain, together, strict=True):
+        assert all(torch.equal(first, second) for first, second in zip(one, other, strict=True))
+        assert all(views.is_contiguous(memory_format=torch.channels_last) for views in other)
+
+
 def test_pixels_are_those_the_encoder_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contrastive, "DECODED", 3)
     arrays = np.random.default_rng(0).integers(256, size=(7, 12, 10, 3), dtype=np.uint8)
