@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
 
+ON_GPU = 8  # times as large a batch: it is halved where it does not fit
 PADDING = 0.15  # the share of a batch's positions that may be padding
 
 
@@ -33,10 +34,10 @@ class Runner:
     """Asks a model about records, chunk by chunk, and keeps every answer on disk under its content key.
 
     `chunk` records are the unit of work: one process computes a chunk whole, in batches of about `tokens` padded
-    positions sorted by length, so the answers do not depend on the number of processes, and a run that was killed
-    goes on with the chunks that are missing or damaged. Where memory does not suffice for a batch, it is halved until
-    it fits, and those that follow are made no larger, so `tokens` may be more than fits. Before every batch `check`
-    says whether to go on, and raises if not. Calling the runner is `hf_mia.core.Ask`.
+    positions (on a GPU, eight times as many) sorted by length, so the answers do not depend on the number of processes,
+    and a run that was killed goes on with the chunks that are missing or damaged. Where memory does not suffice for a
+    batch, it is halved until it fits, and those that follow are made no larger, so `tokens` may be more than fits.
+    Before every batch `check` says whether to go on, and raises if not. Calling the runner is `hf_mia.core.Ask`.
     """
 
     cache: Path
@@ -77,7 +78,8 @@ class Runner:
         self, model: Model, probe: Probe, records: Dataset, places: Mapping[int, Path], state: Accelerator
     ) -> None:
         """Ask about some chunks, by number, and write each to its place."""
-        collate, room = probe.through(model.collate), Room(self.tokens)
+        collate = probe.through(model.collate)
+        room = Room(self.tokens * (ON_GPU if state.device.type == "cuda" else 1))
         columns = records.select_columns(list(collate.columns))
         module = aligned(model.load().eval())
         title, at = f"asking {model.name}", state.process_index
