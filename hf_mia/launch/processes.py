@@ -31,14 +31,28 @@ def joined() -> Accelerator:
     """This process's accelerator; the first time, all processes of the launch are connected to each other.
 
     From then on each ends within a minute after another one failed, was killed or lost its machine, with that one's
-    error on stderr and exit status 3, whatever it is doing.
+    error on stderr and exit status 3, whatever it is doing. ValueError where a process has no GPU of its own.
     """
     from accelerate import Accelerator, InitProcessGroupKwargs
 
+    _equipped()
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=JOINING)])
     if accelerator.num_processes > 1:
         _lines()
     return accelerator
+
+
+def _equipped() -> None:
+    """ValueError where a machine with GPUs runs more processes than it has."""
+    import torch
+    from accelerate.utils import parse_flag_from_env
+
+    here, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if 0 < gpus <= here and not parse_flag_from_env("ACCELERATE_USE_CPU"):
+        raise ValueError(
+            f"this machine has {gpus} GPUs, and none is left for its process {here}: start {gpus} processes here. "
+            "Where small models leave a GPU idle, start the whole command several times instead, with one --cache."
+        )
 
 
 def meet(word: object = None) -> list[object]:

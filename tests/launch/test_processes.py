@@ -9,8 +9,11 @@ from pathlib import Path
 
 import launchers
 import pytest
+import torch
 import yaml
 from trials import SAID, Place, ended, ranks
+
+from hf_mia.launch.processes import _equipped, joined
 
 Whole = tuple[Place, bytes, float]
 MINUTE = 60.0
@@ -99,3 +102,17 @@ def test_two_machines_end_as_one_and_stop_together(whole: Whole, tmp_path: Path,
     except PermissionError as error:
         pytest.skip(str(error))
     assert here.report == whole[1]
+
+
+def test_more_processes_than_gpus_are_told_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything asks for a GPU that is not there; where processors are chosen, GPUs do not count."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    with pytest.raises(ValueError, match=r"has 2 GPUs, and none is left for its process 2: start 2 processes.*--cache"):
+        joined()
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    _equipped()
+    monkeypatch.delenv("ACCELERATE_USE_CPU")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    _equipped()
