@@ -12,6 +12,7 @@ import numpy.typing as npt
 from hf_mia.app.limits import Limits
 from hf_mia.app.shown import DRAWING, drawn
 from hf_mia.data.portraits import matrix
+from hf_mia.models.pixels import FORMATS
 from hf_mia.probes.views import Views
 from hf_mia.queries.query import Query
 from hf_mia.reports.figures import matrix_figure
@@ -30,10 +31,10 @@ def checked_image(content: bytes, limits: Limits) -> bytes:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
     except UnidentifiedImageError:
-        raise ValueError("the file is not an image that Pillow knows: save it as PNG or JPEG.") from None
+        raise ValueError(f"the file is no image of these formats: {', '.join(FORMATS)}. Save it as PNG.") from None
     except Image.DecompressionBombError as error:
         raise ValueError(f"the image is too large ({error}): shrink it.") from error
     except Exception as error:  # what decoders raise about broken bytes is of a dozen types

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from PIL import Image
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+# no others: Pillow's reader of EPS starts another program, and those of PSD and FITS have let strangers into memory
 BILINEAR = 2  # of PIL.Image.Resampling
 THUMBNAIL = 8  # pixels a side that the blind baseline sees
 SHOWN = 3  # bad images that a message names
@@ -97,12 +99,14 @@ def _opened(value: Mapping[str, object]) -> Image.Image:
         content = encoded_content(value)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 image.load()
                 turned = image.getexif().get(ExifTags.Base.Orientation) is not None
                 return _rgb(ImageOps.exif_transpose(image) if turned else image)
     except UnidentifiedImageError as error:
-        raise ValueError("it is empty" if not content else "it is not an image that Pillow knows") from error
+        raise ValueError(
+            "it is empty" if not content else f"it is no image of these formats: {', '.join(FORMATS)}"
+        ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"it is too large ({error}); shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS") from error
     except Exception as error:  # what decoders raise about broken bytes is of a dozen types

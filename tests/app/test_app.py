@@ -160,7 +160,7 @@ def test_an_image_is_answered_as_by_the_library(visited: Visited, image_run: Pat
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"nothing", "The file is not an image"),
+        (b"nothing", "The file is no image"),
         (worlds.png(np.zeros((120, 120, 3), np.uint8)), "The image is 120 x 120 pixels, and at most 10,000"),
         (worlds.noise(1, 9)[0][:60], "image"),
     ],

@@ -198,7 +198,7 @@ def test_an_image_that_is_none_is_refused(visit: Page, tmp_path: Path) -> None:
     visit.locator("input[type=file]").first.set_input_files(str(tmp_path / "x.png"))
     expect(visit.get_by_text("x.png").first).to_be_visible()
     visit.get_by_role("button", name="Ask", exact=True).locator("visible=true").click()
-    expect(visit.get_by_text("The file is not an image that Pillow knows").first).to_be_visible()
+    expect(visit.get_by_text("The file is no image of these formats").first).to_be_visible()
 
 
 @pytest.fixture

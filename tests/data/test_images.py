@@ -204,7 +204,12 @@ TRUNCATED = coded(PIXELS[0], "JPEG")[:-200]
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"<html>404</html>", "not an image that Pillow knows"),
+        (b"<html>404</html>", "no image of these formats: PNG, JPEG"),
+        (coded(Image.new("RGB", (3, 3)), "PCX"), "no image of these formats: PNG, JPEG"),
+        (
+            coded(Image.new("RGB", (3, 3)), "EPS"),
+            "no image of these formats: PNG, JPEG",
+        ),  # another program would read it
         (b"", "it is empty"),
         (TRUNCATED, "truncated"),
         (PNGS[0][:-60], "(truncated|broken|CRC|incomplete)"),
