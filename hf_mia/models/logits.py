@@ -49,9 +49,10 @@ class Classifier(torch.nn.Module):
         self.eval()
 
     def asked(self, inputs: Batch) -> torch.Tensor:
-        """Logits (rows, C) of what the model takes."""
+        """Logits (rows, C), at least float32, of what the model takes."""
         given = {name: taken(self.inner, x) if x.is_floating_point() else x for name, x in inputs.items()}
-        logits = cast("torch.Tensor", self.inner(**given).logits).float()
+        logits = cast("torch.Tensor", self.inner(**given).logits)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits if self.sorted else logits.index_select(1, self.order.to(logits.device))
 
 
