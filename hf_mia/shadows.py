@@ -218,7 +218,7 @@ def _train_here(group: Sequence[tuple[Job, Path]], accelerator: Accelerator, tit
     for place in unfinished:
         place.mkdir(parents=True, exist_ok=True)
     first, seeds, records = group[0][0], [job.seed for job, _ in group], [job.records for job, _ in group]
-    lower = f"lower the recipe's batch, which is {getattr(first.recipe, 'batch', 'unknown')}; what was trained is kept."
+    lower = f"lower the recipe's batch, which is {first.recipe.batch}; what was trained is kept."
     fitting, shown = fits(f"training {first.name}", accelerator.device, lower), f"training {title}"
     with fitting, repeatable(), bar(shown, position=accelerator.process_index) as progress:
         if len(group) == 1:

@@ -74,7 +74,7 @@ class Elsewhere(ABC):
 class Checkpoint(Elsewhere):
     """A saved model, by folder or Hub id; its `reference` is `auto`, what the model's card names as `base_model`.
 
-    `device_map`, `quantization` and `dtype` are for large models, as `loading.Loading` says, and hold for the
+    `device_map`, `quantization` and `dtype` are for large models, as `models.loading.Loading` says, and hold for the
     reference too.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from hf_mia.models.vision import Channels, image_channels, image_collate, image_
 from hf_mia.storage.keys import content_key, folder_key
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase, SequenceFeatureExtractor
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, SequenceFeatureExtractor
 
     from hf_mia.models.logits import ImageLogits, Kind, RowLogits
 
@@ -45,13 +46,12 @@ def image_classifier(
     out, where the model is no such classifier, has another number of classes than `names`, or lacks weights or an image
     processor, and where the processor does more than this.
     """
-    folder, name, order = _opened(source, revision, names, "images", loading)
-    processor = image_processor(folder, name)
-    collate = image_collate(processor, name)
-    channels = image_channels(processor, collate, name)
+    saved = _saved(source, revision, names, "images", loading)
+    processor = image_processor(saved.folder, saved.name)
+    collate = image_collate(processor, saved.name)
+    channels = image_channels(processor, collate, saved.name)
     labelled = LabelledImages(collate.size, collate.resized, collate.resample)
-    load = partial(_images, folder, name, order, channels, labelled, loading)
-    return Model(name_of(source, revision), loading.key(_key(folder, "images", order)), labelled, load)
+    return Model(name_of(source, revision), saved.key, labelled, partial(_images, saved, channels, labelled))
 
 
 def text_classifier(
@@ -67,10 +67,9 @@ def text_classifier(
     where the model is no such classifier, has another number of classes than `names`, or lacks weights, a tokenizer or
     a padding token.
     """
-    folder, name, order = _opened(source, revision, names, "texts", loading)
-    collate = text_collate(_config(folder, name, "texts"), saved_tokenizer(folder, name), name)
-    load = partial(_texts, folder, name, order, collate, loading)
-    return Model(name_of(source, revision), loading.key(_key(folder, "texts", order)), collate, load)
+    saved = _saved(source, revision, names, "texts", loading)
+    collate = text_collate(saved.config, saved_tokenizer(saved.folder, saved.name), saved.name)
+    return Model(name_of(source, revision), saved.key, collate, partial(_texts, saved, collate))
 
 
 def audio_classifier(
@@ -85,10 +84,9 @@ def audio_classifier(
     asked about at once, since most such models hear padding. Raises ValueError, with the way out, where the model is no
     such classifier, has another number of classes than `names`, or lacks weights or a feature extractor.
     """
-    folder, name, order = _opened(source, revision, names, "sounds", loading)
-    collate = LabelledSounds(sound_extractor(folder, name))
-    load = partial(_sounds, folder, name, order, collate, loading)
-    return Model(name_of(source, revision), loading.key(_key(folder, "sounds", order)), collate, load)
+    saved = _saved(source, revision, names, "sounds", loading)
+    collate = LabelledSounds(sound_extractor(saved.folder, saved.name))
+    return Model(name_of(source, revision), saved.key, collate, partial(_sounds, saved, collate))
 
 
 def class_order(known: Sequence[str], names: Sequence[str] | None, name: str) -> Order:
@@ -119,25 +117,39 @@ def class_order(known: Sequence[str], names: Sequence[str] | None, name: str) ->
     return order
 
 
-def _opened(
+@dataclass(frozen=True)
+class Saved:
+    """A classifier that can be loaded, as far as its `config` tells; `order` is that of the data's classes."""
+
+    folder: Path
+    name: str
+    kind: Kind
+    config: PretrainedConfig
+    order: Order
+    loading: Loading
+
+    @property
+    def key(self) -> str:
+        return self.loading.key(content_key([folder_key(self.folder), self.kind, repr(self.order)]))
+
+    def head(self) -> PreTrainedModel:
+        """The model itself, in memory."""
+        from hf_mia.models.logits import head
+
+        return head(self.folder, self.name, self.kind, self.loading)
+
+
+def _saved(
     source: str | Path, revision: str | None, names: Sequence[str] | None, kind: Kind, loading: Loading
-) -> tuple[Path, str, Order]:
-    """Folder, name and order of classes of a classifier that can be loaded, as far as its configuration tells."""
-    loading.check()
-    folder, name = folder_of(source, revision), str(source)
-    config = _config(folder, name, kind)
-    check_weights(folder, name)
-    return folder, name, class_order([str(config.id2label[i]) for i in range(config.num_labels)], names, name)
-
-
-def _config(folder: Path, name: str, kind: Kind) -> PretrainedConfig:
+) -> Saved:
     from hf_mia.models.logits import classes
 
-    return classes(folder, name, kind)
-
-
-def _key(folder: Path, kind: Kind, order: Order) -> str:
-    return content_key([folder_key(folder), kind, repr(order)])
+    loading.check()
+    folder, name = folder_of(source, revision), str(source)
+    config = classes(folder, name, kind)
+    check_weights(folder, name)
+    order = class_order([str(config.id2label[i]) for i in range(config.num_labels)], names, name)
+    return Saved(folder, name, kind, config, order, loading)
 
 
 def text_collate(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> LabelledTexts:
@@ -180,42 +192,40 @@ def sound_extractor(folder: Path, name: str) -> SequenceFeatureExtractor:
         ) from error
 
 
-def _images(
-    folder: Path, name: str, order: Order, channels: Channels, collate: LabelledImages, loading: Loading
-) -> ImageLogits:
+def _images(saved: Saved, channels: Channels, collate: LabelledImages) -> ImageLogits:
     import torch
 
-    from hf_mia.models.logits import ImageLogits, head, tried
+    from hf_mia.models.logits import ImageLogits, tried
 
-    module = ImageLogits(head(folder, name, "images", loading), order, channels)
+    module = ImageLogits(saved.head(), saved.order, channels)
     label, pixels = torch.zeros(1, dtype=torch.int64), torch.zeros(1, 3, *collate.shape, dtype=torch.uint8)
-    tried(module, {"pixels": pixels, "label": label}, name)
+    tried(module, {"pixels": pixels, "label": label}, saved.name)
     return module
 
 
-def _texts(folder: Path, name: str, order: Order, collate: LabelledTexts, loading: Loading) -> RowLogits:
-    from hf_mia.models.logits import RowLogits, head, moved, tried
+def _texts(saved: Saved, collate: LabelledTexts) -> RowLogits:
+    from hf_mia.models.logits import RowLogits, moved, tried
 
-    inner = head(folder, name, "texts", loading)
+    inner = saved.head()
     inner.config.get_text_config().pad_token_id = collate.padding
-    module = RowLogits(inner, order, alone=False, side=collate.tokenizer.padding_side)
+    module = RowLogits(inner, saved.order, alone=False, side=collate.tokenizer.padding_side)
     batch = collate.pad(collate.encode({"text": ["one", "one two three, and four"], "label": [0, 0]}))
-    together = tried(module, batch, name)
+    together = tried(module, batch, saved.name)
     module.alone = True
-    if not moved(together, tried(module, batch, name)):
+    if not moved(together, tried(module, batch, saved.name)):
         module.alone = False
     else:
         logger.warning(
             "padding moves the logits of model %r: texts of different length are asked about apart, which is slower.",
-            name,
+            saved.name,
         )
     return module
 
 
-def _sounds(folder: Path, name: str, order: Order, collate: LabelledSounds, loading: Loading) -> RowLogits:
-    from hf_mia.models.logits import RowLogits, head, tried
+def _sounds(saved: Saved, collate: LabelledSounds) -> RowLogits:
+    from hf_mia.models.logits import RowLogits, tried
 
-    module = RowLogits(head(folder, name, "sounds", loading), order, alone=True)
+    module = RowLogits(saved.head(), saved.order, alone=True)
     second = np.random.default_rng(0).normal(0, 0.1, int(collate.extractor.sampling_rate)).astype(np.float32)
-    tried(module, collate.pad([collate.item(0, second, 0)]), name)
+    tried(module, collate.pad([collate.item(0, second, 0)]), saved.name)
     return module

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from PIL import Image
 
+# What is opened, and nothing else: Pillow's reader of EPS starts another program, and those of PSD and FITS had holes.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-# no others: Pillow's reader of EPS starts another program, and those of PSD and FITS have let strangers into memory
 BILINEAR = 2  # of PIL.Image.Resampling
 THUMBNAIL = 8  # pixels a side that the blind baseline sees
 SHOWN = 3  # bad images that a message names

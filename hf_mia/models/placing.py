@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import torch
 
 FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "not enough memory")  # as RuntimeErrors say it
-
 MARKS = ("hf_device_map", "is_quantized", "is_loaded_in_8bit", "is_loaded_in_4bit")  # of what is spread, or quantized
 LARGE = 2**27  # bytes of weights
 WAY = "set target.device_map to auto, which spreads it, or target.quantization to 8bit or 4bit, which makes it smaller."

@@ -24,6 +24,7 @@ class Recipe(ABC):
 
     columns: ClassVar[tuple[str, ...]]
     together: bool
+    batch: int
 
     def key(self) -> str:
         """What of the recipe decides a model's weights, for the cache."""
